@@ -1,0 +1,1 @@
+"""What tests of ours and of plugins share; nothing here is needed at run time."""
