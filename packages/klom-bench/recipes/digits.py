@@ -29,7 +29,9 @@ def images() -> dict[str, np.ndarray]:
 
 def random_sets() -> dict[str, np.ndarray]:
     """Return sets 1-3 by EasyDUB's own recipe (numpy's legacy generator, seeds 0, 1, 2)."""
-    draw = [np.random.RandomState(s).choice(N_TRAIN, n, replace=False) for s, n in ((0, 10), (1, 20), (2, 50))]
+    draw = [
+        np.random.RandomState(s).choice(N_TRAIN, n, replace=False) for s, n in ((0, 10), (1, 20), (2, 50))
+    ]
     return {f"forget_{i}": np.sort(d).astype(np.uint16) for i, d in enumerate(draw, start=1)}
 
 

@@ -327,6 +327,16 @@ def test_checkpoints_come_from_the_hub_and_only_they(hub, folder, tmp_path):
     assert hub.files() == ["models/cifar10/pretrain/resnet9/id_1_epoch_23.pt"]
 
 
+def test_checkpoints_of_the_older_source(tmp_path):
+    testing.write_checkpoints(tmp_path, [0])
+    (tmp_path / "full_models/CIFAR10").mkdir(parents=True)
+    written = tmp_path / "models/cifar10/pretrain/resnet9/id_0_epoch_23.pt"
+    written.rename(tmp_path / "full_models/CIFAR10/sd_0____epoch_23.pt")
+    model = Cifar10(data_dir=tmp_path, source="klom-models").pretrained(range(1))
+    single = initialise(ResNet9(), [0]).state_dict()
+    assert all(torch.equal(value, single[key]) for key, value in model.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [

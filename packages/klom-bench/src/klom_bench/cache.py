@@ -37,13 +37,17 @@ def blocks(models: range, size: int) -> list[range]:
     return [range(start, start + size) for start in range(first, models.stop, size)]
 
 
-def block_tensors(folder: Path, ids: range, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+def block_tensors(
+    folder: Path, ids: range, compute: Callable[[], dict[str, Tensor]], *, force: bool = False
+) -> dict[str, Tensor]:
     """Return the tensors of block `ids` from `folder`, computing and storing them if they are not there.
+
+    `force` computes them in any case.
 
     A file that is damaged (a disk that filled up under another program, say) is computed again.
     """
     path = folder / f"{ids.start:03d}-{ids.stop - 1:03d}.safetensors"
-    if path.exists():
+    if path.exists() and not force:
         try:
             return load_file(path)
         except (SafetensorError, OSError):

@@ -52,9 +52,13 @@ def stack(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     for i, state in enumerate(states):
         for name in first.keys() | state.keys():
             if name not in state or name not in first:
-                raise InvalidInput(f"model {i} has no tensor {name!r}" if name in first else f"only model {i} has {name!r}")
+                raise InvalidInput(
+                    f"model {i} has no tensor {name!r}" if name in first else f"only model {i} has {name!r}"
+                )
             if state[name].shape[1:] != first[name].shape[1:]:
-                raise InvalidInput(f"model {i}: {name!r} is {tuple(state[name].shape)}, not {tuple(first[name].shape)}")
+                raise InvalidInput(
+                    f"model {i}: {name!r} is {tuple(state[name].shape)}, not {tuple(first[name].shape)}"
+                )
     # Counters of batch norm are scalars and the same for all models of a recipe.
     return {k: torch.cat([s[k] for s in states]) if v.dim() else v.clone() for k, v in first.items()}
 
@@ -63,12 +67,19 @@ def unstack(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Yield the state dict of each model of an ensemble."""
     n = size(model)
     for m in range(n):
-        yield {k: v.detach().chunk(n)[m].clone() if v.dim() else v.clone() for k, v in model.state_dict().items()}
+        yield {
+            k: v.detach().chunk(n)[m].clone() if v.dim() else v.clone() for k, v in model.state_dict().items()
+        }
 
 
 @torch.inference_mode()
 def ensemble_margins(
-    model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 2000, device: str | torch.device = "cpu"
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    batch_size: int = 2000,
+    device: str | torch.device = "cpu",
 ) -> Tensor:
     """Return the margins (M, n) float32 of every model on `images` (n, ...) with `labels` (n,), in eval mode."""
     was_training = model.training

@@ -123,7 +123,7 @@ def _fetch_one(repo: str, commit: str, path: str) -> None:
             hf_hub_download(repo, path, repo_type="dataset", revision=commit)
             return
         except Exception as error:
-            # Clients before 2.0 keep the part they got when a connection breaks, but do not go on by themselves.
+            # When a connection breaks, clients before 2.0 keep the part they got but do not go on with it.
             if attempt == ATTEMPTS or not _unreachable(error):
                 raise
 

@@ -43,8 +43,7 @@ def klom(
     Raises:
         InvalidInput: unknown variant, not two matrices of one shape, empty, or (`robust`) not finite.
     """
-    if variant not in VARIANTS:
-        raise InvalidInput(one_of("KLoM variant", variant, VARIANTS))
+    check_variant(variant)
     oracle, unlearned = margin_matrices(oracle, unlearned)
     score = VARIANTS[variant]
     parts = []
@@ -54,6 +53,12 @@ def klom(
             chunk = slice(start, start + _CHUNK)
             parts.append(score(unlearned[:, chunk], oracle[:, chunk], clip, start))
     return np.concatenate(parts)
+
+
+def check_variant(variant: str) -> None:
+    """Raise InvalidInput, with the nearest right name, if there is no such variant."""
+    if variant not in VARIANTS:
+        raise InvalidInput(one_of("KLoM variant", variant, VARIANTS))
 
 
 def margin_matrices(oracle: Any, unlearned: Any) -> tuple[Array, Array]:
@@ -152,7 +157,9 @@ def _frequencies(counts: Array, empty: float) -> Array:
 
 def _kl(p: Array, q: Array) -> NDArray[np.float64]:
     """Return sum over bins of p log(p / q), 0 where p is 0."""
-    return np.where(p > 0, p * np.log(np.where(p > 0, p, 1) / q), np.where(np.isnan(p), np.nan, 0)).sum(axis=0)
+    return np.where(p > 0, p * np.log(np.where(p > 0, p, 1) / q), np.where(np.isnan(p), np.nan, 0)).sum(
+        axis=0
+    )
 
 
 # ---- the public variants -----------------------------------------------------------------------------------

@@ -41,7 +41,9 @@ class Linear(nn.Module):
 class Conv2d(nn.Module):
     """M convolutions without bias as one grouped convolution: (B, M * inputs, h, w) -> (B, M * outputs, ...)."""
 
-    def __init__(self, n_models: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, pad: int = 1):
+    def __init__(
+        self, n_models: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, pad: int = 1
+    ):
         super().__init__()
         self.n_models, self.stride, self.pad = n_models, stride, pad
         self.weight = nn.Parameter(torch.empty(n_models * outputs, inputs, kernel, kernel))

@@ -126,8 +126,12 @@ def score(
     oracle, unlearned = margin_matrices(oracle, unlearned)
     values = klom(oracle, unlearned, variant)
     mean, p95 = summary(values)
-    spread = np.quantile(bootstrap(oracle, unlearned, variant, replicates=replicates, seed=seed), _TAILS, axis=0)
-    (mean_low, low), (mean_high, high) = np.clip([mean, p95] + spread, np.minimum(values.min(), 0), values.max())
+    spread = np.quantile(
+        bootstrap(oracle, unlearned, variant, replicates=replicates, seed=seed), _TAILS, axis=0
+    )
+    (mean_low, low), (mean_high, high) = np.clip(
+        [mean, p95] + spread, np.minimum(values.min(), 0), values.max()
+    )
     if held_out is None:
         (mean_floor, floor), source = simulated_floor(*oracle.shape, variant), "simulation"
     else:
@@ -154,7 +158,9 @@ def score(
 _TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 
 
-def warnings_of(name: str, oracle: Any, unlearned: Any, result: SplitScore, variant: str = "easydub") -> list[str]:
+def warnings_of(
+    name: str, oracle: Any, unlearned: Any, result: SplitScore, variant: str = "easydub"
+) -> list[str]:
     """Return, in words, why the score of split `name` deserves a second look; empty if nothing is odd."""
     oracle, unlearned = (m.astype(np.float64) for m in margin_matrices(oracle, unlearned))
     found = []

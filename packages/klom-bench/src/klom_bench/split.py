@@ -29,7 +29,9 @@ class Split:
     val_labels: Tensor
 
     @classmethod
-    def of(cls, images: Tensor, labels: Tensor, forget: Tensor, val_images: Tensor, val_labels: Tensor) -> "Split":
+    def of(
+        cls, images: Tensor, labels: Tensor, forget: Tensor, val_images: Tensor, val_labels: Tensor
+    ) -> "Split":
         """Return the split that forgets `forget` (any integer dtype, any order) and retains the rest.
 
         Raises:
@@ -38,7 +40,9 @@ class Split:
         forget = torch.as_tensor(forget, dtype=torch.int64)
         outside = forget[(forget < 0) | (forget >= len(images))]
         if len(outside):
-            raise InvalidInput(f"forget index {int(outside[0])} is outside the train set of {len(images)} images")
+            raise InvalidInput(
+                f"forget index {int(outside[0])} is outside the train set of {len(images)} images"
+            )
         mask = torch.ones(len(images), dtype=torch.bool)
         mask[forget] = False
         if int(mask.sum()) != len(images) - len(forget):

@@ -78,7 +78,11 @@ def outputs(model: nn.Module, split: Split, batch: Tensor) -> Tensor:
 def cross_entropy(model: nn.Module, split: Split, batch: Tensor) -> Tensor:
     """Return the mean cross-entropy (M,) of each model on its own batch (M, B) of training images."""
     z = outputs(model, split, batch)
-    return F.cross_entropy(z.flatten(0, 1).float(), split.labels[batch].flatten(), reduction="none").view(z.shape[:2]).mean(1)
+    return (
+        F.cross_entropy(z.flatten(0, 1).float(), split.labels[batch].flatten(), reduction="none")
+        .view(z.shape[:2])
+        .mean(1)
+    )
 
 
 def step(optimizer: torch.optim.Optimizer, losses: Tensor, *, lr: float | None = None) -> None:
@@ -98,7 +102,9 @@ def backward(optimizer: torch.optim.Optimizer, losses: Tensor) -> None:
 
 def sgd(model: nn.Module, lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> torch.optim.SGD:
     """Return plain SGD over all parameters; the fused kernel, as most of a small model's time is overhead."""
-    return torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
+    return torch.optim.SGD(
+        model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True
+    )
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> None:

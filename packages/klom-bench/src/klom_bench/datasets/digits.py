@@ -68,7 +68,9 @@ class Digits:
     def forget_indices(self, forget_set: int) -> NDArray[np.int64]:
         """Return the indices of a forget set (1 to 10) into the train set, ascending int64."""
         if not 1 <= forget_set <= self.n_forget_sets:
-            raise InvalidInput(f"forget set {forget_set} does not exist: digits has 1 to {self.n_forget_sets}")
+            raise InvalidInput(
+                f"forget set {forget_set} does not exist: digits has 1 to {self.n_forget_sets}"
+            )
         return self._arrays[f"forget_{forget_set}"].astype(np.int64)
 
     def split(self, forget_set: int) -> Split:
@@ -112,7 +114,11 @@ class Digits:
         return {"retain": table[:, retain], "forget": table[:, forget], "val": table[:, N_TRAIN:]}
 
     def _ensemble(
-        self, kind: str, left_out: NDArray[np.int64], models: range, progress: Callable[[int, int], None] | None
+        self,
+        kind: str,
+        left_out: NDArray[np.int64],
+        models: range,
+        progress: Callable[[int, int], None] | None,
     ) -> tuple[list[range], list[dict[str, torch.Tensor]]]:
         """Return the blocks that cover `models` and their tensors: parameters, and margins on all images."""
         folder = self.cache_dir or cache_root() / "digits"
@@ -129,7 +135,9 @@ class Digits:
                 if progress:
                     progress(i * TRAINING.epochs + done, total)
 
-            model = last(TRAINING.steps(MLP(len(ids)), split, seed=self.ensemble_seed, ids=ids, progress=report))
+            model = last(
+                TRAINING.steps(MLP(len(ids)), split, seed=self.ensemble_seed, ids=ids, progress=report)
+            )
             return {**model.state_dict(), "margins": ensemble_margins(model, images, labels)}
 
         # An oracle differs from the pretrain model of its id in everything: no accidental pairing.

@@ -1,0 +1,115 @@
+"""What the commands print; the only module besides `progress` that knows rich."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from klom_bench.scoring import SplitScore
+    from unlearn_core.record import RunRecord
+
+# Paths and commands are there to be copied: never wrapped, never coloured by guess.
+_console = Console(highlight=False, soft_wrap=False)
+
+SPLITS = ("retain", "forget", "val")
+
+
+def say(text: str) -> None:
+    """Print one line of plain text, unwrapped."""
+    _console.print(text, markup=False, soft_wrap=True)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print one JSON document."""
+    print(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))  # noqa: T201
+
+
+def print_plugins(kind: str, found: dict[str, str]) -> None:
+    """Print the names registered for one kind, with their first docstring line."""
+    table = Table("name", "what it is", title=kind, title_justify="left", box=None, padding=(0, 2))
+    for name, summary in found.items():
+        table.add_row(name, summary)
+    _console.print(table)
+
+
+def print_methods(methods: dict[str, Any]) -> None:
+    """Print every method with its settings; a preset shows what it changes."""
+    for name, cls in methods.items():
+        say(f"{name}: {cls.__doc__.splitlines()[0]}")
+        defaults = {f.name: f.default for f in dataclasses.fields(cls)}
+        for preset, changes in {"published": defaults, **cls.presets}.items():
+            settings = ", ".join(f"{k}={v}" for k, v in changes.items())
+            say(f"    {preset}: {settings or 'no settings'}")
+
+
+def print_klom_run(record: "RunRecord", path: Path, *, reused: bool) -> None:
+    """Print the table of a run, its notes, the time of each stage, and where everything is."""
+    spec = record.spec
+    table = Table(
+        title=f"KLoM ({spec['variant']}) on {spec['dataset']['name']}, forget set {spec['forget_set']}, "
+        f"{spec['n_models']} models; lower is better",
+        title_justify="left",
+    )
+    for heading in ("", "mean", "P95", "floor of P95", "above floor"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    labels = {"do_nothing": "do nothing", "oracle": "held-out oracle"}
+    for split in SPLITS:
+        table.add_row(f"{split}, {record.scores['do_nothing'][split]['n_samples']:,} images", style="italic")
+        for name, splits in record.scores.items():
+            score = splits[split]
+            table.add_row(
+                "  " + labels.get(name, name),
+                f"{_number(score['mean'])} {_interval(score['mean_low'], score['mean_high'])}",
+                f"{_number(score['p95'])} {_interval(score['low'], score['high'])}",
+                _number(score["floor"]),
+                _number(score["debiased"]),
+                style="bold" if name == spec["method"] else None,
+            )
+        table.add_section()
+    _console.print(table)
+    source = record.scores["do_nothing"]["forget"]["floor_from"]
+    say(f"P95 over images; (95 % interval, bootstrap over models); floor: a perfect method, from {source}")
+    for note in record.notes:
+        say(f"note: {note}")
+    settings = ", ".join(f"{k}={v}" for k, v in spec["config"].items())
+    say(f"{spec['method']}: {settings or 'no settings'}, seed={spec['seed']}")
+    if reused:
+        say(f"reused the record of {record.created:%Y-%m-%d %H:%M} UTC (--force computes it again)")
+    else:
+        say("seconds: " + ", ".join(f"{name} {stage.seconds:.1f}" for name, stage in record.stages.items()))
+    say(f"record: {path}")
+    say(f"plot:   {path.parent / record.files['plot']}")
+
+
+def print_klom_score(result: "SplitScore", variant: str, notes: list[str]) -> None:
+    """Print the score of two margin matrices."""
+    table = Table(
+        title=f"KLoM ({variant}), {result.n_models} models, {result.n_samples:,} samples, lower is better",
+        title_justify="left",
+    )
+    for heading in ("", "score", "95 % interval", f"floor ({result.floor_from})", "above floor"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    r = result.to_mapping()
+    interval = _interval(r["mean_low"], r["mean_high"])
+    table.add_row(
+        "mean", *map(_number, [r["mean"]]), interval, _number(r["mean_floor"]), _number(r["mean_debiased"])
+    )
+    table.add_row(
+        "P95", _number(r["p95"]), _interval(r["low"], r["high"]), _number(r["floor"]), _number(r["debiased"])
+    )
+    _console.print(table)
+    say(f"clipped margins: {result.clipped:.2%}")
+    for note in notes:
+        say(f"note: {note}")
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.2f}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None else f"({low:.2f}-{high:.2f})"
