@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+
 from klom_bench import testing
 from klom_bench.datasets import cifar10_files, cifar10_forget_sets, cifar10_images
 from klom_bench.datasets.cifar10 import SPLITS, Cifar10, margin_path

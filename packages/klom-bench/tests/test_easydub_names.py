@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+
 from klom_bench import testing
 from klom_bench.data import ensure_dataset, load_forget_indices, load_margins_array, retain_mask
 from klom_bench.datasets.cifar10 import margin_path

@@ -8,6 +8,7 @@ import urllib.request
 import huggingface_hub
 import numpy as np
 import pytest
+
 from klom_bench import hub as client
 from klom_bench import testing
 from klom_bench.datasets import cifar10_images

@@ -5,6 +5,7 @@ import sys
 import threading
 
 import pytest
+
 from unlearn_core import atomic
 from unlearn_core.errors import Unavailable
 

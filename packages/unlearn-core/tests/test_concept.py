@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from unlearn_core.concept import Concept
 from unlearn_core.errors import InvalidInput
 from unlearn_core.spec import build, canonical_json, settings_of

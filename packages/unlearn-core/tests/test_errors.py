@@ -1,6 +1,7 @@
 import pickle
 
 import pytest
+
 from unlearn_core.errors import InvalidInput, MissingExtra, NotRegistered, Unavailable, UnlearnError, one_of
 
 

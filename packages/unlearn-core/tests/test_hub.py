@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+
 from unlearn_core import hub
 from unlearn_core.errors import InvalidInput, MissingExtra, Unavailable
 from unlearn_core.prompts import PromptSet

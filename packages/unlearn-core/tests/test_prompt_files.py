@@ -5,6 +5,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from unlearn_core.errors import InvalidInput, MissingExtra, Unavailable
 from unlearn_core.prompts import Prompt, PromptSet
 from unlearn_core.seeds import derive

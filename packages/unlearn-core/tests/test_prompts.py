@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from unlearn_core.errors import InvalidInput
 from unlearn_core.prompts import Prompt, PromptSet
 

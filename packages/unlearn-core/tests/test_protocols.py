@@ -1,4 +1,5 @@
 import pytest
+
 from unlearn_core.concept import Concept
 from unlearn_core.prompts import Prompt, PromptSet
 from unlearn_core.protocols import Attack, Detector, Method, Metric, Technique, TextToImage

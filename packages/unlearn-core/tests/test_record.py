@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from unlearn_core import record as module
 from unlearn_core.errors import InvalidInput, Unavailable
 from unlearn_core.record import RunRecord, run_id

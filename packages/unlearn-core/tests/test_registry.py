@@ -2,6 +2,7 @@ import sys
 import warnings
 
 import pytest
+
 from unlearn_core.errors import MissingExtra, NotRegistered, UnlearnError, UnlearnWarning
 from unlearn_core.registry import describe, load, names
 

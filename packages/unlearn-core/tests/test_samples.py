@@ -9,6 +9,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from unlearn_core.errors import InvalidInput, Unavailable
 from unlearn_core.prompts import Prompt, PromptSet
 from unlearn_core.samples import SampleSet, _file_name

@@ -6,6 +6,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from unlearn_core.errors import InvalidInput
 from unlearn_core.score import Interval, Score, wilson
 from unlearn_core.spec import canonical_json

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from unlearn_core.errors import InvalidInput, MissingExtra
 from unlearn_core.spec import build, canonical_json, fingerprint, settings_of
 

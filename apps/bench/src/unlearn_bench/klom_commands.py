@@ -1,13 +1,11 @@
 """`bench klom`: run an experiment, score two margin matrices, list the methods."""
 
-import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from klom_bench.experiment import Experiment
     from unlearn_core.record import RunRecord
 
 app = typer.Typer(help="KLoM: data unlearning of classifiers.", no_args_is_help=True)

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -53,8 +54,10 @@ def print_klom_run(record: "RunRecord", path: Path, *, reused: bool) -> None:
         title=f"KLoM ({spec['variant']}) on {spec['dataset']['name']}, forget set {spec['forget_set']}, "
         f"{spec['n_models']} models; lower is better",
         title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1),
     )
-    for heading in ("", "mean", "P95", "floor of P95", "above floor"):
+    for heading in ("", "mean (95 %)", "P95 (95 %)", "floor", "above it"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     labels = {"do_nothing": "do nothing", "oracle": "held-out oracle"}
     for split in SPLITS:
@@ -72,7 +75,7 @@ def print_klom_run(record: "RunRecord", path: Path, *, reused: bool) -> None:
         table.add_section()
     _console.print(table)
     source = record.scores["do_nothing"]["forget"]["floor_from"]
-    say(f"P95 over images; (95 % interval, bootstrap over models); floor: a perfect method, from {source}")
+    say(f"mean and P95 over images; intervals by bootstrap over models; floor of P95 from {source}")
     for note in record.notes:
         say(f"note: {note}")
     settings = ", ".join(f"{k}={v}" for k, v in spec["config"].items())

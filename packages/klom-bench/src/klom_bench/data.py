@@ -7,11 +7,11 @@ mistakes raise `UnlearnError`s. For new code, `klom_bench.datasets.cifar10.Cifar
 from pathlib import Path
 
 import numpy as np
-from unlearn_core.errors import Unavailable
 
 from klom_bench import hub
 from klom_bench.datasets import cifar10_files as files
 from klom_bench.datasets.cifar10 import REPOS, Cifar10, margin_path
+from unlearn_core.errors import Unavailable
 
 DATASET_REPO = REPOS["easydub"]
 _AHEAD = 20  # ids fetched together; one file at a time would be slow, all 200 more than most want

@@ -1,6 +1,7 @@
 """A multilayer perceptron that memorises enough for a forget set to matter: the model of the digits data set."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ class MLP(nn.Sequential):
     """
 
     def __init__(self, n_models: int = 1, *, sizes: Sequence[int] = (64, 64, 64, 10)):
-        maps = [layers.Linear(n_models, a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
+        maps = [layers.Linear(n_models, a, b) for a, b in pairwise(sizes)]
         super().__init__(*[part for linear in maps for part in (linear, nn.ReLU())][:-1])
         self.n_models = n_models
 

@@ -130,7 +130,7 @@ def score(
         bootstrap(oracle, unlearned, variant, replicates=replicates, seed=seed), _TAILS, axis=0
     )
     (mean_low, low), (mean_high, high) = np.clip(
-        [mean, p95] + spread, np.minimum(values.min(), 0), values.max()
+        np.array([mean, p95]) + spread, np.minimum(values.min(), 0), values.max()
     )
     if held_out is None:
         (mean_floor, floor), source = simulated_floor(*oracle.shape, variant), "simulation"

@@ -17,7 +17,6 @@ from klom_bench.ensemble import logits, per_model, seeds_of, size
 from klom_bench.split import Split
 from unlearn_core.errors import InvalidInput
 
-
 BatchNorm = Literal["train", "frozen"]
 """Whether batch norm uses and updates batch statistics while a method trains, or keeps those it has."""
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-from unlearn_core.errors import InvalidInput, Unavailable, one_of
 
 from klom_bench import hub
 from klom_bench.datasets import cifar10_files as files
 from klom_bench.datasets.cifar10_forget_sets import FORGET_SETS, N_TRAIN, is_published
 from klom_bench.hub import Progress
+from unlearn_core.errors import InvalidInput, Unavailable, one_of
 
 if TYPE_CHECKING:  # torch takes seconds to import; margins and forget sets do without it
     from klom_bench.resnet9 import ResNet9

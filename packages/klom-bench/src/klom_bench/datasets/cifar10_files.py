@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from unlearn_core.atomic import replacing
 from unlearn_core.errors import InvalidInput, Unavailable
 

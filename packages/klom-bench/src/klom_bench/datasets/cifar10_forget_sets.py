@@ -3,6 +3,7 @@
 import hashlib
 
 import numpy as np
+
 from unlearn_core.errors import InvalidInput
 
 N_TRAIN = 50_000

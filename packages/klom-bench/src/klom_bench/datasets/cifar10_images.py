@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from unlearn_core.atomic import make_folder, replacing
-from unlearn_core.errors import InvalidInput, Unavailable
 
 from klom_bench.hub import INSTEAD
+from unlearn_core.atomic import make_folder, replacing
+from unlearn_core.errors import InvalidInput, Unavailable
 
 MEAN = (0.4914, 0.4822, 0.4465)  # EasyDUB's, also data-unlearning-bench's and Attribute-to-Delete's
 STD = (0.2023, 0.1994, 0.2010)
