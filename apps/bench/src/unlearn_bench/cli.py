@@ -3,7 +3,6 @@
 Commands import what they need when they run: `bench --help` loads neither torch nor numpy.
 """
 
-import os
 import sys
 import warnings
 from typing import Annotated
@@ -58,16 +57,16 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake is one message on stderr and exit code 2, never a traceback."""
     warnings.showwarning = _show_warning
     try:
-        app(arguments, standalone_mode=True)
+        app(arguments)
     except UnlearnError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)  # noqa: T201
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != 130:
+            raise
+        # Typer makes a silent exit of Ctrl-C.
+        print("stopped; the same command goes on from here", file=sys.stderr)  # noqa: T201
         sys.exit(130)
-    except BrokenPipeError:  # `bench ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: object, **_: object) -> None:

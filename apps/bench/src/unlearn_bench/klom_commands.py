@@ -1,5 +1,6 @@
 """`bench klom`: run an experiment, score two margin matrices, list the methods."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,6 +60,9 @@ def run_experiment(
         tables.say(f"data set {data.name}: {why}")
     with progress_bar(quiet=json) as progress:
         record = klom_experiment.run(chosen, out=out, force=force, progress=progress)
+    if not reused:
+        record.environment["dataset_reason"] = why
+        record.write(path)
     if json:
         tables.print_json({**document(record, path), "dataset_reason": why, "reused": reused})
     else:
@@ -97,9 +101,16 @@ def score_margins(
 def list_methods() -> None:
     """List the unlearning methods with their settings and presets."""
     from unlearn_bench.tables import print_methods
+    from unlearn_core.errors import UnlearnError, UnlearnWarning
     from unlearn_core.registry import load, names
 
-    print_methods({name: load("unlearn.methods", name) for name in names("unlearn.methods")})
+    methods = {}
+    for name in names("unlearn.methods"):
+        try:
+            methods[name] = load("unlearn.methods", name)
+        except UnlearnError as error:  # a broken plugin must not hide the others
+            warnings.warn(str(error), UnlearnWarning, stacklevel=1)
+    print_methods(methods)
 
 
 def choose_dataset(name: str, data_dir: Path | None) -> tuple[Any, str]:
@@ -110,6 +121,9 @@ def choose_dataset(name: str, data_dir: Path | None) -> tuple[Any, str]:
     from unlearn_core.errors import InvalidInput
     from unlearn_core.registry import load
     from unlearn_core.spec import build
+
+    if data_dir is not None and not data_dir.is_dir():
+        raise InvalidInput(f"--data-dir {str(data_dir)!r}: there is no such folder")
 
     def make(name: str) -> Any:
         cls = load("unlearn.datasets", name)
@@ -127,7 +141,8 @@ def choose_dataset(name: str, data_dir: Path | None) -> tuple[Any, str]:
         return cifar10, "a CUDA device and the data are here"
     from klom_bench.datasets.digits import Digits
 
-    return Digits(), f"cifar10 would be next, but {missing}"
+    ignored = "; --dataset cifar10 uses --data-dir all the same" if data_dir else ""
+    return Digits(), f"auto takes cifar10 where it can, but {missing}{ignored}"
 
 
 def configure(method: str, dataset: str, preset: str | None, assignments: list[str]) -> Any:
@@ -154,6 +169,7 @@ def configure(method: str, dataset: str, preset: str | None, assignments: list[s
 def document(record: "RunRecord", path: Path) -> dict[str, Any]:
     """Return what `--json` prints of a run."""
     spec = record.spec
+    plot = record.files.get("plot")  # none without matplotlib
     return {
         "dataset": spec["dataset"]["name"],
         "method": spec["method"],
@@ -166,5 +182,5 @@ def document(record: "RunRecord", path: Path) -> dict[str, Any]:
         "seconds": {name: stage.seconds for name, stage in record.stages.items()},
         "notes": record.notes,
         "record": str(path),
-        "plot": str(path.parent / record.files["plot"]),
+        "plot": str(path.parent / plot) if plot else None,
     }

@@ -55,10 +55,12 @@ def print_klom_run(record: "RunRecord", path: Path, *, reused: bool) -> None:
         f"{spec['n_models']} models; lower is better",
         title_justify="left",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1),
+        show_edge=False,  # with the numbers of a small ensemble ("10.88 (10.62-11.25)") it is 80 wide
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for heading in ("", "mean (95 %)", "P95 (95 %)", "floor", "above it"):
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+        table.add_column(heading, justify="right" if heading else "left")
     labels = {"do_nothing": "do nothing", "oracle": "held-out oracle"}
     for split in SPLITS:
         table.add_row(f"{split}, {record.scores['do_nothing'][split]['n_samples']:,} images", style="italic")
@@ -74,6 +76,7 @@ def print_klom_run(record: "RunRecord", path: Path, *, reused: bool) -> None:
             )
         table.add_section()
     _console.print(table)
+    say("")
     source = record.scores["do_nothing"]["forget"]["floor_from"]
     say(f"mean and P95 over images; intervals by bootstrap over models; floor of P95 from {source}")
     for note in record.notes:
@@ -85,7 +88,8 @@ def print_klom_run(record: "RunRecord", path: Path, *, reused: bool) -> None:
     else:
         say("seconds: " + ", ".join(f"{name} {stage.seconds:.1f}" for name, stage in record.stages.items()))
     say(f"record: {path}")
-    say(f"plot:   {path.parent / record.files['plot']}")
+    if "plot" in record.files:
+        say(f"plot:   {path.parent / record.files['plot']}")
 
 
 def print_klom_score(result: "SplitScore", variant: str, notes: list[str]) -> None:

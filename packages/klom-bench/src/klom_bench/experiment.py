@@ -7,6 +7,7 @@ the record. So a second run is free, a killed one goes on, and another variant o
 pays only for what is new.
 """
 
+import contextlib
 import hashlib
 import inspect
 import sys
@@ -28,7 +29,7 @@ from klom_bench.scoring import score, warnings_of
 from klom_bench.split import Split
 from klom_bench.training import last
 from unlearn_core.atomic import make_folder
-from unlearn_core.errors import InvalidInput
+from unlearn_core.errors import InvalidInput, MissingExtra
 from unlearn_core.record import RunRecord, run_id
 from unlearn_core.spec import fingerprint, settings_of
 
@@ -125,7 +126,13 @@ class Experiment:
 
 def code_version(method: Method) -> str:
     """Return what tells one state of the method's code from another: whoever edits a method gets new results."""
-    source = inspect.getsource(sys.modules[type(method).__module__])
+    cls = type(method)
+    for code in (sys.modules.get(cls.__module__), cls.steps):  # a notebook has cells instead of a file
+        with contextlib.suppress(OSError, TypeError):
+            source = inspect.getsource(code)  # type: ignore[arg-type]
+            break
+    else:
+        raise InvalidInput(f"cannot read the source of {cls.__name__}, which names its results: put it in a file")
     return f"{version('klom-bench')}+{hashlib.sha256(source.encode()).hexdigest()[:8]}"
 
 
@@ -193,8 +200,11 @@ def run(
     with record.stage("plot"):
         from klom_bench.plot import plot_run  # late: needs matplotlib, an extra
 
-        plot_run(path.parent / "klom.png", experiment, oracle, candidates)
-    record.files["plot"] = "klom.png"
+        try:
+            plot_run(path.parent / "klom.png", experiment, oracle, candidates)
+            record.files["plot"] = "klom.png"
+        except MissingExtra as error:  # the numbers are what was asked for
+            record.notes.append(f"no picture: {error}")
     record.write(path)
     return record
 

@@ -16,7 +16,7 @@ class MLP(nn.Sequential):
 
     def __init__(self, n_models: int = 1, *, sizes: Sequence[int] = (64, 64, 64, 10)):
         maps = [layers.Linear(n_models, a, b) for a, b in pairwise(sizes)]
-        super().__init__(*[part for linear in maps for part in (linear, nn.ReLU())][:-1])
+        super().__init__(*[part for linear in maps for part in (linear, nn.ReLU(inplace=True))][:-1])
         self.n_models = n_models
 
     def forward(self, x: Tensor) -> Tensor:

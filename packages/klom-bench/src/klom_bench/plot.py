@@ -49,7 +49,7 @@ def plot_run(
     worst = np.argsort(-np.nan_to_num(scores["do_nothing", "forget"]))[:_POINTS]
     index = experiment.dataset.forget_indices(experiment.forget_set)
     above.suptitle(
-        "Margins of forgotten images: will the unlearned models look like the oracles?", fontsize=11
+        "Margins of forgotten images: do the unlearned models look like the oracles?", fontsize=11
     )
     shown = {"do_nothing": "pretrain"} | ({} if method == "do_nothing" else {method: method})
     for axis, sample in zip(np.atleast_1d(above.subplots(1, len(worst))), worst, strict=True):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klom_bench.klom import Array, klom, margin_matrices
+from klom_bench.klom import MAXIMUM, Array, klom, margin_matrices
 from unlearn_core.seeds import derive
 
 LEVEL = 0.95
@@ -45,6 +45,8 @@ class SplitScore:
     """"held-out oracles" or "simulation"."""
     clipped: float
     """Fraction of margins, of both ensembles, at or beyond the clipping range."""
+    undefined: float
+    """Fraction of samples that a public variant leaves without a score; mean and P95 pass over them."""
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the score as JSON values; a NaN (public variants only) becomes None."""
@@ -83,6 +85,8 @@ def bootstrap(
 ) -> NDArray[np.float64]:
     """Return how far mean and P95 move when both ensembles are drawn again, (replicates, 2), centred on 0.
 
+    A replicate that a public variant gives no score at all is left out.
+
     Models are resampled, not samples: the margins of one model on two images are not independent. A resampled
     ensemble repeats models, which raises KLoM as a smaller ensemble would; the shift is common to all
     replicates and is taken out.
@@ -98,7 +102,8 @@ def bootstrap(
             for _ in range(replicates)
         ]
     )
-    return moves - moves.mean(axis=0)
+    defined = moves[~np.isnan(moves).any(axis=1)]
+    return defined - defined.mean(axis=0) if len(defined) else moves
 
 
 def score(
@@ -129,9 +134,9 @@ def score(
     spread = np.quantile(
         bootstrap(oracle, unlearned, variant, replicates=replicates, seed=seed), _TAILS, axis=0
     )
-    (mean_low, low), (mean_high, high) = np.clip(
-        np.array([mean, p95]) + spread, np.minimum(values.min(), 0), values.max()
-    )
+    # Not the highest score seen: P95 of ten samples is close to that, and may well lie higher next time.
+    possible = np.fmin(np.fmin.reduce(values), 0), np.fmax(np.fmax.reduce(values), MAXIMUM)
+    (mean_low, low), (mean_high, high) = np.clip(np.array([mean, p95]) + spread, *possible)
     if held_out is None:
         (mean_floor, floor), source = simulated_floor(*oracle.shape, variant), "simulation"
     else:
@@ -152,6 +157,7 @@ def score(
         debiased=float(p95 - floor),
         floor_from=source,
         clipped=float(np.mean(~(np.abs(margins) < 100))),
+        undefined=float(np.mean(np.isnan(values))),
     )
 
 
@@ -169,6 +175,14 @@ def warnings_of(
             f"{name}: with {result.n_models} models a perfect method scores P95 {result.floor:.2f}; "
             f"use {ENOUGH_MODELS} or more"
         )
+    if result.undefined > 0:
+        found.append(
+            f"{name}: {variant!r} gives {result.undefined:.1%} of the samples no score; mean and P95 are of the rest"
+        )
+    if not np.isfinite(oracle).all():
+        models = np.flatnonzero(~np.isfinite(oracle).all(axis=1))
+        found.append(f"{name}: margins of {len(models)} oracles (first: model {models[0]}) are not finite")
+        oracle = np.where(np.isfinite(oracle), oracle, 0.0)
     broken = ~np.isfinite(unlearned)
     if broken.any():
         models = np.flatnonzero(broken.any(axis=1))

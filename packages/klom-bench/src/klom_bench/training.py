@@ -108,8 +108,7 @@ def sgd(model: nn.Module, lr: float, momentum: float = 0.0, weight_decay: float 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> None:
     """Scale the gradient of each model so that its norm over all parameters is at most `max_norm`."""
-    m = size(model)
-    gradients = [per_model(p.grad, m) for p in model.parameters()]
+    gradients = _gradients(model)
     norms = torch.stack([g.square().sum(1) for g in gradients]).sum(0).sqrt()
     scale = (max_norm / norms.clamp_min(1e-12)).clamp_max(1)[:, None]
     for g in gradients:
@@ -118,14 +117,18 @@ def clip_gradients(model: nn.Module, max_norm: float) -> None:
 
 def add_gradient_noise(model: nn.Module, std: float, streams: Sequence[torch.Generator]) -> None:
     """Add independent N(0, std^2) to every coordinate of every model's gradient, each from its own stream."""
-    m = size(model)
-    gradients = [per_model(p.grad, m) for p in model.parameters()]
+    gradients = _gradients(model)
     widths = [g.shape[1] for g in gradients]
-    noise = torch.empty(m, sum(widths), device=gradients[0].device)
+    noise = torch.empty(size(model), sum(widths), device=gradients[0].device)
     for row, stream in zip(noise, streams, strict=True):
         row.normal_(0.0, std, generator=stream)
     for g, part in zip(gradients, noise.split(widths, dim=1), strict=True):
         g.add_(part)
+
+
+def _gradients(model: nn.Module) -> list[Tensor]:
+    """Return the gradients there are (a frozen or unused parameter has none) as tables (M, values)."""
+    return [per_model(p.grad, size(model)) for p in model.parameters() if p.grad is not None]
 
 
 def triangle(progress: float, peak: float = 0.0) -> float:

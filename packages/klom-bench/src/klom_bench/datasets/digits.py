@@ -78,7 +78,12 @@ class Digits:
         return self._split(self.forget_indices(forget_set))
 
     def pretrained(self, models: range, *, progress: Callable[[int, int], None] | None = None) -> MLP:
-        """Return the ensemble of these pretrain models, training it if need be."""
+        """Return the ensemble of these pretrain models, training it if need be.
+
+        Raises:
+            InvalidInput: a model id that does not exist.
+        """
+        self._check("pretrain", models)
         covered, parts = self._ensemble("pretrain", np.array([], np.int64), models, progress)
         ensemble = MLP(len(models))
         n = self.block
@@ -103,15 +108,18 @@ class Digits:
         Raises:
             InvalidInput: a model id or forget set that does not exist.
         """
-        limit = self.n_models if kind == "pretrain" else self.n_oracles
-        if models.stop > limit:
-            raise InvalidInput(f"digits has {limit} {kind} models, {models.stop} were asked for")
+        self._check(kind, models)
         forget = self.forget_indices(forget_set)
         left_out = forget if kind == "oracle" else np.array([], np.int64)
         covered, parts = self._ensemble(kind, left_out, models, progress)
         table = rows([p["margins"] for p in parts], covered, models).numpy()
         retain = np.setdiff1d(np.arange(N_TRAIN), forget)
         return {"retain": table[:, retain], "forget": table[:, forget], "val": table[:, N_TRAIN:]}
+
+    def _check(self, kind: str, models: range) -> None:
+        limit = self.n_models if kind == "pretrain" else self.n_oracles
+        if models.step != 1 or not 0 <= models.start < models.stop <= limit:
+            raise InvalidInput(f"digits has {kind} models 0 to {limit - 1}, not {models}")
 
     def _ensemble(
         self,

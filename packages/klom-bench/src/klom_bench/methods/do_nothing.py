@@ -6,7 +6,6 @@ Deviations: the public registries return it under an epoch key; here it is one s
 Cost: none.
 """
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,6 +13,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from klom_bench.split import Split
+from klom_bench.training import snapshot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,4 +26,4 @@ class DoNothing:
         self, model: nn.Module, split: Split, *, seed: int = 0, ids: Sequence[int] | None = None
     ) -> Iterator[nn.Module]:
         """Yield one copy of `model`."""
-        yield copy.deepcopy(model)
+        yield snapshot(model)

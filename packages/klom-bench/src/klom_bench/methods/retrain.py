@@ -35,7 +35,7 @@ class Retrain:
     peak_epoch: Annotated[float, Ge(0)] = 5.0
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "digits": {"epochs": 120, "lr": 0.1, "weight_decay": 0.0, "batch_size": 64, "peak_epoch": 0.0},
+        "digits": {"epochs": 120, "lr": 0.05, "weight_decay": 0.0, "batch_size": 32, "peak_epoch": 0.0},
     }
 
     def steps(
