@@ -69,18 +69,6 @@ def blocks_of(page, text):
 BLOCKS = [b for p in PAGES for b in blocks_of(str(p.relative_to(ROOT)), p.read_text(encoding="utf-8"))]
 
 
-def of(*languages):
-    """Parametrise over the blocks in these languages, with the marks their remarks ask for."""
-    chosen = []
-    for block in BLOCKS:
-        if block.language not in languages:
-            continue
-        marks = [pytest.mark.slow] if "slow" in block.remarks else []
-        marks += [pytest.mark.skip(reason=r) for r in block.remarks if r.startswith("not run")]
-        chosen.append(pytest.param(block, id=str(block), marks=marks))
-    return pytest.mark.parametrize("block", chosen)
-
-
 def commands(text):
     """Return the command lines of a bash block, continued lines joined, prompts and comments left out."""
     joined = text.replace("\\\n", " ")
@@ -88,8 +76,9 @@ def commands(text):
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def parts(command):
-    return [part.strip() for part in command.split("&&")]
+def all_parts(block):
+    """Return the single commands of a bash block: `pip install uv && uv run pytest` is two."""
+    return [part.strip() for command in commands(block.text) for part in command.split("&&")]
 
 
 def problem_of_install(words):
@@ -161,6 +150,19 @@ def runnable(part):
     return re.sub(r"^(bench|python)\b", rf"{run} \1", part)
 
 
+def of(*languages):
+    """Parametrise over the blocks in these languages, with the marks their remarks ask for."""
+    chosen = []
+    for block in BLOCKS:
+        if block.language not in languages:
+            continue
+        idle = block.language != "python" and all(plan(p)[0] == "check" for p in all_parts(block))
+        marks = [pytest.mark.slow] if "slow" in block.remarks and not idle else []
+        marks += [pytest.mark.skip(reason=r) for r in block.remarks if r.startswith("not run")]
+        chosen.append(pytest.param(block, id=str(block), marks=marks))
+    return pytest.mark.parametrize("block", chosen)
+
+
 @pytest.fixture(scope="session")
 def folder_of(tmp_path_factory):
     """Return a function from a page to the folder in which its blocks run."""
@@ -195,17 +197,16 @@ def test_python(block, folder_of, surroundings, monkeypatch):
 
 @of("bash", "sh", "shell", "console")
 def test_bash(block, folder_of, surroundings):
-    for command in commands(block.text):
-        for part in parts(command):
-            what, words = plan(part)
-            if what == "check":
-                assert problem_of_install(words) is None, f"{block}: {part}"
-            elif what == "run":
-                done = subprocess.run(
-                    ["bash", "-euo", "pipefail", "-c", runnable(part)],
-                    cwd=folder_of(block.page), capture_output=True, text=True, timeout=LIMIT, env=os.environ,
-                )  # fmt: skip
-                assert done.returncode == 0, f"{block}: {part}\n{done.stdout}\n{done.stderr}"
+    for part in all_parts(block):
+        what, words = plan(part)
+        if what == "check":
+            assert problem_of_install(words) is None, f"{block}: {part}"
+        elif what == "run":
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", runnable(part)],
+                cwd=folder_of(block.page), capture_output=True, text=True, timeout=LIMIT, env=os.environ,
+            )  # fmt: skip
+            assert done.returncode == 0, f"{block}: {part}\n{done.stdout}\n{done.stderr}"
 
 
 HELP = [b for b in BLOCKS if re.match(r"(\$ .*--help\n)?\s*Usage: bench", b.text)]

@@ -45,3 +45,32 @@ def vectors():
 def pictures():
     """Return a split of 24 images of 3 x 16 x 16 (the least ResNet-9 takes with more than one pixel left)."""
     return make_split((3, 16, 16), n=24, forget=8)
+
+
+@pytest.fixture
+def quick_digits(tmp_path, monkeypatch):
+    """Return the digits data set with two epochs of training and a cache of its own."""
+    from klom_bench.datasets import digits
+    from klom_bench.methods.retrain import Retrain
+
+    monkeypatch.setenv("UNLEARN_BENCH_CACHE", str(tmp_path / "cache"))
+    training = Retrain(epochs=2, lr=0.05, weight_decay=0.0, batch_size=100, peak_epoch=0.0)
+    monkeypatch.setattr(digits, "TRAINING", training)
+    return digits.Digits()
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Return the list of id ranges that Retrain was asked to train, as the test goes on."""
+    from klom_bench.methods.retrain import Retrain
+
+    asked, steps = [], Retrain.steps
+
+    def counted(self, model, split, *, seed=0, ids=None, **options):
+        asked.append(
+            (ids.start % 1_000_000, ids.stop % 1_000_000, "oracle" if ids.start >= 1_000_000 else "pretrain")
+        )
+        return steps(self, model, split, seed=seed, ids=ids, **options)
+
+    monkeypatch.setattr(Retrain, "steps", counted)
+    return asked

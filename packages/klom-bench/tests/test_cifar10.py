@@ -456,7 +456,7 @@ def test_missing(local, remote, hub, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert local.missing() is None
     assert "has no folder margins/cifar10/oracle" in Cifar10(data_dir=tmp_path).missing()
-    assert "not downloaded; run `bench klom fetch`" in remote.missing()
+    assert "not downloaded: --dataset cifar10 fetches them" in remote.missing()
     assert asked(hub) == []
     remote.margins("oracle", 1, range(2))
     before = len(asked(hub))

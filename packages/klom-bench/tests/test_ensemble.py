@@ -7,7 +7,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from klom_bench import layers
-from klom_bench.ensemble import ensemble_margins, initialise, logits, per_model, seeds_of, size, stack, unstack
+from klom_bench.ensemble import (
+    ensemble_margins,
+    initialise,
+    logits,
+    per_model,
+    seeds_of,
+    size,
+    stack,
+    unstack,
+)
 from klom_bench.margins import margins
 from klom_bench.mlp import MLP
 from klom_bench.resnet9 import ResNet9
@@ -108,7 +117,9 @@ def test_a_model_is_the_same_in_whichever_ensemble_it_is_drawn(network):
     many, other = initialise(build(3), [4, 5, 6]), initialise(build(2), [6, 9])
     states, others = list(unstack(many)), list(unstack(other))
     assert all(torch.equal(states[2][k], others[0][k]) for k in states[2])
-    assert not torch.equal(states[0]["0.weight" if "0.weight" in states[0] else "0.0.weight"], states[1][next(iter(states[1]))])
+    assert not torch.equal(
+        states[0]["0.weight" if "0.weight" in states[0] else "0.0.weight"], states[1][next(iter(states[1]))]
+    )
 
 
 def test_every_parameter_is_drawn_and_no_global_random_state_is_used(network):

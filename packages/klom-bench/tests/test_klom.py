@@ -40,7 +40,10 @@ def test_the_reference_holds_what_it_is_there_for(reference):
     assert len(reference["regimes"]) == 19 and set(reference["regime"]) == set(range(19))
     undefined = {v: int(np.isnan(reference[v]).sum()) for v in PUBLIC}
     assert undefined["easydub"] == 0 < undefined["data-unlearning-bench"] < undefined["attribute-to-delete"]
-    means = {name: reference["easydub"][reference["regime"] == i].mean() for i, name in enumerate(reference["regimes"])}
+    means = {
+        name: reference["easydub"][reference["regime"] == i].mean()
+        for i, name in enumerate(reference["regimes"])
+    }
     assert means["identical"] == means["constant_above"] == 0  # the public code's worst defect
     assert means["same_dist"] == pytest.approx(0.36, abs=0.05) and means["disjoint"] > 9
 
@@ -83,7 +86,9 @@ EASYDUB, DUB, A2D = PUBLIC[:3]
 )
 def test_edge_cases_by_hand(unlearned, oracle, expected):
     for variant, value in expected.items():
-        np.testing.assert_allclose(score(unlearned, oracle, variant), value, rtol=0, atol=1e-12, err_msg=variant)
+        np.testing.assert_allclose(
+            score(unlearned, oracle, variant), value, rtol=0, atol=1e-12, err_msg=variant
+        )
 
 
 def test_a_nan_among_the_oracles_is_passed_over():
@@ -177,7 +182,13 @@ def loop_fixed_bins(p, q):
 LOOPS = dict(
     zip(
         PUBLIC,
-        [loop_easydub, loop_data_unlearning_bench, loop_attribute_to_delete, loop_pre_release, loop_fixed_bins],
+        [
+            loop_easydub,
+            loop_data_unlearning_bench,
+            loop_attribute_to_delete,
+            loop_pre_release,
+            loop_fixed_bins,
+        ],
         strict=True,
     )
 )
@@ -281,11 +292,15 @@ def test_arguments_are_untouched_and_their_layout_does_not_matter(pair, variant)
     expected = klom(q, p, variant)
     assert (q == before[0]).all() and (p == before[1]).all()
     q.flags.writeable = p.flags.writeable = False
-    np.testing.assert_array_equal(klom(np.asfortranarray(q), np.repeat(p, 2, axis=1)[:, ::2], variant), expected)
+    np.testing.assert_array_equal(
+        klom(np.asfortranarray(q), np.repeat(p, 2, axis=1)[:, ::2], variant), expected
+    )
 
 
 def same(a, b):
-    np.testing.assert_allclose(a, b, rtol=0, atol=1e-13)  # numpy adds up one column in another order than many
+    np.testing.assert_allclose(
+        a, b, rtol=0, atol=1e-13
+    )  # numpy adds up one column in another order than many
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -429,7 +444,9 @@ def test_robust_edges_that_fall_on_an_oracle_do_not_shake(n):
     q, p = rng.standard_normal((2, n, 200))
     expected = klom(q, p, "robust")
     for scale, offset in ((1.0, 0.0), (3.7, 11.0), (0.01, -20.0), (1000.0, 0.3)):
-        np.testing.assert_allclose(klom(scale * q + offset, scale * p + offset, "robust"), expected, atol=1e-12)
+        np.testing.assert_allclose(
+            klom(scale * q + offset, scale * p + offset, "robust"), expected, atol=1e-12
+        )
 
 
 def test_robust_takes_half_precision_margins_of_any_size():
@@ -485,9 +502,9 @@ def one_oracle_in_the_tail(n):
 
 def test_exactly_when_an_outlier_may_lower_robust():
     # All mass where one oracle in N is: log N. One of N in the empty bin instead gains 1/N log(1 / (N eps)) and
-    # costs about (log N + 1) / N, so it pays from 2 log N + 1 > log(1 / eps) on (N = 193), by less than 1e-3 at N = 200.
+    # costs about (log N + 1) / N: it pays from 2 log N + 1 > log(1 / eps), N = 193, on, by less than 1e-3 at 200.
     assert one_oracle_in_the_tail(192) > 0 > one_oracle_in_the_tail(193)
-    assert -1e-3 < one_oracle_in_the_tail(200)
+    assert one_oracle_in_the_tail(200) > -1e-3
     # A bare majority on one value counts as mass without density; with one model fewer it is no majority.
     q = np.linspace(0, 1, 100)[:, None]
     p = q.copy()
@@ -510,9 +527,10 @@ def test_constants_in_robust():
     assert klom(most, most, "robust")[0] == pytest.approx(0, abs=1e-12)
     # exactly half is no majority
     half = q.copy()
-    half[:50] = 0.503
+    half[50:] = 0.503
     assert klom(q, half, "robust")[0] < 3
-    assert klom(q, np.concatenate([half, q[:1] * 0 + 0.503])[1:], "robust")[0] > 0
+    half[49] = 0.503
+    assert klom(q, half, "robust")[0] > 5
 
 
 @pytest.mark.parametrize("odd", [NAN, INF, -INF])

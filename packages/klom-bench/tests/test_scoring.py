@@ -28,7 +28,9 @@ def test_the_floor_is_that_of_the_sheet(n):
 @pytest.mark.parametrize(("variant", "tolerance"), [("easydub", 0.1), ("robust", 0.25)])
 def test_the_floor_hardly_depends_on_the_law(law, variant, tolerance):
     q, p = getattr(np.random.default_rng(5), law)(8, 3, (2, 100, 3000))
-    assert simulated_floor(100, 3000, variant) == pytest.approx(tuple(summary(klom(q, p, variant))), rel=tolerance)
+    assert simulated_floor(100, 3000, variant) == pytest.approx(
+        tuple(summary(klom(q, p, variant))), rel=tolerance
+    )
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -108,7 +110,9 @@ def test_the_upper_bound_is_not_cut_at_the_worst_sample_seen():
 def test_bootstrap_draws_models_and_not_samples():
     q, p = normal(40, 1, 1), normal(40, 1, 2, 1)
     alike = bootstrap(np.repeat(q, 500, axis=1), np.repeat(p, 500, axis=1), "easydub", replicates=50)
-    np.testing.assert_allclose(alike, bootstrap(q, p, "easydub", replicates=50), atol=1e-12)  # n is no evidence
+    np.testing.assert_allclose(
+        alike, bootstrap(q, p, "easydub", replicates=50), atol=1e-12
+    )  # n is no evidence
     assert alike.std() > 0.1
     np.testing.assert_allclose(alike.mean(axis=0), 0, atol=1e-12)
 
@@ -116,6 +120,10 @@ def test_bootstrap_draws_models_and_not_samples():
 def test_bootstrap_draws_both_ensembles_apart():
     q = normal(50, 40, 1)
     assert bootstrap(q, q, "easydub", replicates=30).std() > 0  # else p stays equal to q throughout
+    # where one side is the same model fifty times, all that moves is the other
+    alike = np.zeros_like(q)
+    assert bootstrap(alike, q, "easydub", replicates=30).std() > 0
+    assert bootstrap(q, alike, "easydub", replicates=30).std() > 0
     constant = np.full_like(q, 40)
     assert bootstrap(q, constant, "robust", replicates=5).std() == 0
 
@@ -183,7 +191,9 @@ def test_no_sample_defined_is_no_score_and_no_crash():
     q = normal(100, 3, 1)
     result = score(q, np.full_like(q, 60), "data-unlearning-bench", replicates=4)
     mapping = result.to_mapping()
-    assert mapping["p95"] is mapping["low"] is mapping["high"] is mapping["mean"] is mapping["debiased"] is None
+    assert (
+        mapping["p95"] is mapping["low"] is mapping["high"] is mapping["mean"] is mapping["debiased"] is None
+    )
     assert mapping["undefined"] == 1 and mapping["floor"] > 0
     json.dumps(mapping, allow_nan=False)
 
@@ -239,5 +249,8 @@ def test_a_few_odd_samples_are_not_remarked_on_but_a_tenth_is():
 
 def test_copies_of_the_oracles_are_remarked_on():
     q = normal(100, 50, 1)
-    notes = notes_of(q, q)
-    assert any("below half of what two halves of one distribution score" in note for note in notes)
+    most = np.concatenate([q[:70], normal(30, 50, 2)])
+    assert 0.1 < klom(q, most).mean() / simulated_floor(100, 50)[0] < 0.45
+    for copied in (q, most):
+        notes = notes_of(q, copied)
+        assert any("below half of what two halves of one distribution score" in note for note in notes)

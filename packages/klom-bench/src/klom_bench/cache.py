@@ -5,26 +5,15 @@ a result does not depend on which command computed it first. A block is written 
 killed run loses at most the block it was at.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from platformdirs import user_cache_path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from unlearn_core import atomic
-
-
-def cache_root() -> Path:
-    """Return the folder of everything that can be computed or downloaded again.
-
-    The environment variable ``UNLEARN_BENCH_CACHE`` names it; otherwise it is the user's cache folder.
-    """
-    named = os.environ.get("UNLEARN_BENCH_CACHE")
-    return Path(named).expanduser() if named else user_cache_path("unlearn-bench")
 
 
 def blocks(models: range, size: int) -> list[range]:

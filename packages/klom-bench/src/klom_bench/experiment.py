@@ -22,8 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from klom_bench.cache import block_tensors, blocks, cache_root, rows
+from klom_bench.cache import block_tensors, blocks, rows
 from klom_bench.ensemble import ensemble_margins
+from klom_bench.folders import cache_root
 from klom_bench.klom import check_variant
 from klom_bench.scoring import score, warnings_of
 from klom_bench.split import Split
@@ -132,7 +133,9 @@ def code_version(method: Method) -> str:
             source = inspect.getsource(code)  # type: ignore[arg-type]
             break
     else:
-        raise InvalidInput(f"cannot read the source of {cls.__name__}, which names its results: put it in a file")
+        raise InvalidInput(
+            f"cannot read the source of {cls.__name__}, which names its results: put it in a file"
+        )
     return f"{version('klom-bench')}+{hashlib.sha256(source.encode()).hexdigest()[:8]}"
 
 

@@ -48,9 +48,7 @@ def plot_run(
     above, below = figure.subfigures(2, 1, height_ratios=[1, 1.15])
     worst = np.argsort(-np.nan_to_num(scores["do_nothing", "forget"]))[:_POINTS]
     index = experiment.dataset.forget_indices(experiment.forget_set)
-    above.suptitle(
-        "Margins of forgotten images: do the unlearned models look like the oracles?", fontsize=11
-    )
+    above.suptitle("Margins of forgotten images: do the unlearned models look like the oracles?", fontsize=11)
     shown = {"do_nothing": "pretrain"} | ({} if method == "do_nothing" else {method: method})
     for axis, sample in zip(np.atleast_1d(above.subplots(1, len(worst))), worst, strict=True):
         series = {label: (candidates[n]["forget"][:, sample], colours[n]) for n, label in shown.items()}
@@ -58,7 +56,9 @@ def plot_run(
         finite = np.concatenate([v[np.isfinite(v)] for v, _ in series.values()])
         edges = np.linspace(*np.clip(np.percentile(finite, [0, 100]), -100, 100), 31)
         for label, (values, colour) in series.items():
-            axis.hist(np.clip(values, -100, 100), edges, alpha=0.55, color=colour, label=label)
+            axis.hist(
+                np.clip(values[~np.isnan(values)], -100, 100), edges, alpha=0.55, color=colour, label=label
+            )
         axis.set_title(
             "\n".join(
                 [
@@ -77,8 +77,10 @@ def plot_run(
         f"KLoM ({variant}) over samples; dotted: floor (P95), what a perfect method scores", fontsize=11
     )
     for axis, split in zip(below.subplots(1, 3, sharey=True), ("retain", "forget", "val"), strict=True):
-        floor = summary(scores["oracle", split])[1] if "oracle" in candidates else None
-        floor = floor or simulated_floor(*oracle[split].shape, variant)[1]
+        if "oracle" in candidates:
+            floor = summary(scores["oracle", split])[1]
+        else:
+            floor = simulated_floor(*oracle[split].shape, variant)[1]
         axis.axvline(floor, color="black", linestyle=":", linewidth=1)
         for name in candidates:
             values = np.sort(scores[name, split][~np.isnan(scores[name, split])])

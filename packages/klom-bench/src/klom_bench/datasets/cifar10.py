@@ -16,6 +16,7 @@ import numpy as np
 from klom_bench import hub
 from klom_bench.datasets import cifar10_files as files
 from klom_bench.datasets.cifar10_forget_sets import FORGET_SETS, N_TRAIN, is_published
+from klom_bench.folders import cache_root
 from klom_bench.hub import Progress
 from unlearn_core.errors import InvalidInput, Unavailable, one_of
 
@@ -70,6 +71,7 @@ class Cifar10:
     n_models: ClassVar[int] = 200  # the older source has 160 to 200 oracles per forget set
     n_oracles: ClassVar[int] = 200
     n_forget_sets: ClassVar[int] = 10
+    block: ClassVar[int] = 10  # networks unlearned together: 10 x 256 images a step fit into 16 GiB
 
     def __post_init__(self) -> None:
         if self.source not in REPOS:
@@ -215,13 +217,11 @@ class Cifar10:
         places = [hub.snapshot(repo, commit), self._packs(commit)] if commit else []
         if any(any((place / below).glob("forget_*")) for place in places):
             return None
-        return "the CIFAR-10 margins are not downloaded; run `bench klom fetch` or give --data-dir"
+        return "its margins are not downloaded: --dataset cifar10 fetches them, --data-dir reads a local copy"
 
     @property
     def _cache(self) -> Path:
-        import platformdirs
-
-        return self.cache_dir or platformdirs.user_cache_path("unlearn-bench") / "cifar10"
+        return self.cache_dir or cache_root() / "cifar10"
 
     def _packs(self, commit: str) -> Path:
         return self._cache / "packed" / commit

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from klom_bench.cache import block_tensors, blocks, cache_root, rows
+from klom_bench.cache import block_tensors, blocks, rows
 from klom_bench.ensemble import ensemble_margins
+from klom_bench.folders import cache_root
 from klom_bench.methods.retrain import Retrain
 from klom_bench.mlp import MLP
 from klom_bench.split import Split
