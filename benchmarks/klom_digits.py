@@ -54,21 +54,29 @@ def main() -> None:
         )
         return record.scores
 
-    print("| forget set | images | do nothing: forget | retain | val | held-out oracle: forget | retain | val |")
+    print(
+        "| forget set | images | do nothing: forget | retain | val | held-out oracle: forget | retain | val |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for forget_set in range(1, data.n_forget_sets + 1):
         found = scores("do_nothing", "published", forget_set)
         n = found["do_nothing"]["forget"]["n_samples"]
         print(f"| {forget_set} | {n} | {cells(found['do_nothing'])} | {cells(found['oracle'])} |", flush=True)
     for forget_set in (1, 8, 10):
-        print(f"\nForget set {forget_set}\n\n| method | settings | forget | retain | val |\n|---|---|---|---|---|")
+        print(
+            f"\nForget set {forget_set}\n\n| method | settings | forget | retain | val |\n|---|---|---|---|---|"
+        )
         found = scores("do_nothing", "published", forget_set)
         print(f"| do nothing | | {cells(found['do_nothing'])} |")
         for name in names("unlearn.methods"):
             # retrain's published settings are those of CIFAR-10: another training altogether
-            presets = ["digits"] if name == "retrain" else ["published", *load("unlearn.methods", name).presets]
+            presets = (
+                ["digits"] if name == "retrain" else ["published", *load("unlearn.methods", name).presets]
+            )
             for preset in presets if name != "do_nothing" else []:
-                print(f"| `{name}` | {preset} | {cells(scores(name, preset, forget_set)[name])} |", flush=True)
+                print(
+                    f"| `{name}` | {preset} | {cells(scores(name, preset, forget_set)[name])} |", flush=True
+                )
         print(f"| held-out oracle | | {cells(found['oracle'])} |")
     record = {"variant": arguments.variant, "n_models": 100, "rows": rows, "environment": environment()}
     arguments.out.write_text(json.dumps(record, indent=1) + "\n")

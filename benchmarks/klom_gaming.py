@@ -35,7 +35,13 @@ def main() -> None:
     """Print both tables as Markdown."""
     rng = np.random.default_rng(0)
     oracle, nothing, honest = (rng.normal(m, 2, (100, 2000)).astype(np.float32) for m in (3, 9, 3))
-    print("| mean / P95 | " + " | ".join(f"`{v}`" for v in VARIANTS) + " |\n" + "|---" * (len(VARIANTS) + 1) + "|")
+    print(
+        "| mean / P95 | "
+        + " | ".join(f"`{v}`" for v in VARIANTS)
+        + " |\n"
+        + "|---" * (len(VARIANTS) + 1)
+        + "|"
+    )
     for name, game in GAMES.items():
         unlearned = honest if game is None else game(nothing)
         cells = []
@@ -48,7 +54,9 @@ def main() -> None:
                 mean, p95 = summary(scores)
                 cells.append("undefined" if np.isnan(scores).all() else f"{mean:.2f} / {p95:.2f}")
         print(f"| {name} | " + " | ".join(cells) + " |")
-    print("\n| models | " + " | ".join(f"`{v}`" for v in VARIANTS) + " |\n" + "|---" * (len(VARIANTS) + 1) + "|")
+    print(
+        "\n| models | " + " | ".join(f"`{v}`" for v in VARIANTS) + " |\n" + "|---" * (len(VARIANTS) + 1) + "|"
+    )
     for n in (10, 20, 50, 80, 100, 200, 400):
         floors = (simulated_floor(n, 2000, v) for v in VARIANTS)
         print(f"| {n} | " + " | ".join(f"{mean:.2f} / {p95:.2f}" for mean, p95 in floors) + " |")

@@ -82,7 +82,9 @@ def main() -> None:
                 "models": m,
                 "batched_seconds_per_model_and_step": statistics.median(batched) / steps,
                 "alone_seconds_per_model_and_step": statistics.median(alone) / steps,
-                "times_faster": round(statistics.median(a / b for a, b in zip(alone, batched, strict=True)), 2),
+                "times_faster": round(
+                    statistics.median(a / b for a, b in zip(alone, batched, strict=True)), 2
+                ),
             }
             for kind in ("batched", "alone"):
                 per_step = row[f"{kind}_seconds_per_model_and_step"]

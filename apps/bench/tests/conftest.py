@@ -115,7 +115,8 @@ def process(tmp_path):
     """Return a function that starts `bench` in a process of its own, digits trained for `epochs` epochs."""
     started = []
     source = (
-        "import dataclasses, sys\n"
+        "import dataclasses, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a suite in the background ignores it
         "if epochs := int(sys.argv[1]):\n"
         "    import torch\n"
         "    torch.set_num_threads(1)\n"

@@ -197,6 +197,12 @@ def test_without_held_out_oracles_floors_are_simulated(quick_digits, tmp_path, m
     assert any("none are held out at 30 models" in note for note in record.notes)
 
 
+def test_just_enough_oracles_are_held_out(quick_digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(quick_digits), "n_oracles", 10)
+    record = run(descent(quick_digits, n_models=5), out=tmp_path)
+    assert record.scores["descent"]["val"]["floor_from"] == "held-out oracles"
+
+
 def test_the_last_block_ends_where_the_models_end(quick_digits, unlearned, monkeypatch):
     monkeypatch.setattr(type(quick_digits), "n_models", 30)
     assert unlearned_margins(descent(quick_digits))["val"].shape[0] == 30

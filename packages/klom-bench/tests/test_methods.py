@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -200,7 +201,8 @@ def test_scrub_disagrees_with_the_teacher_then_agrees(vectors):
         Scrub(
             epochs=5,
             max_epochs=3,
-            lr=0.05,
+            lr=0.5,
+            temperature=2.0,
             lr_drops=(2, 4),
             momentum=0.8,
             weight_decay=0.01,
@@ -208,16 +210,16 @@ def test_scrub_disagrees_with_the_teacher_then_agrees(vectors):
             alpha=0.4,
         )
     )
-    optimizer = torch.optim.SGD(student.parameters(), 0.05, 0.8, weight_decay=0.01)
+    optimizer = torch.optim.SGD(student.parameters(), 0.5, 0.8, weight_decay=0.01)
 
     def disagreement(indices):
         x = vectors.images[indices]
         with torch.no_grad():
-            target = F.softmax(teacher(x) / 4, -1)
-        return 16 * F.kl_div(F.log_softmax(student(x) / 4, -1), target, reduction="batchmean")
+            target = F.softmax(teacher(x) / 2, -1)
+        return 4 * F.kl_div(F.log_softmax(student(x) / 2, -1), target, reduction="batchmean")
 
     for epoch, step in enumerate(method.steps(model, vectors)):
-        optimizer.param_groups[0]["lr"] = 0.05 * (0.1 if epoch >= 2 else 1) * (0.1 if epoch >= 4 else 1)
+        optimizer.param_groups[0]["lr"] = 0.5 * (0.1 if epoch >= 2 else 1) * (0.1 if epoch >= 4 else 1)
         if epoch < 3:
             move(optimizer, -disagreement(vectors.forget))
         move(optimizer, 0.4 * disagreement(vectors.retain) + 0.7 * loss_on(student, vectors, vectors.retain))
@@ -236,6 +238,14 @@ def test_retrain_starts_anew_and_follows_the_triangle(vectors):
         move(optimizer, loss_on(expected, vectors, vectors.retain))
         check_equal(step, expected)
     assert told == [(i, 5) for i in range(1, 6)]
+
+
+def test_retrain_moves_its_rate_with_every_batch(vectors, monkeypatch):
+    rates = []
+    monkeypatch.setattr("klom_bench.methods.retrain.step", lambda *_, lr: rates.append(lr))
+    last(Retrain(epochs=6, lr=0.4, batch_size=8, peak_epoch=2.0).steps(mlp(1), vectors))
+    expected = np.interp(np.arange(24), [0, 2 * 4, 6 * 4], [0, 0.4, 0])  # 30 examples: 4 batches an epoch
+    np.testing.assert_allclose(rates, expected, atol=1e-12)
 
 
 def test_retrain_uses_nothing_of_its_model_but_the_architecture(vectors):

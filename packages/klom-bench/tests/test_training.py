@@ -80,6 +80,9 @@ def test_an_epoch_is_one_pass_in_an_order_per_model(model):
     assert len(set(orders)) == 6 and tuple(indices.tolist()) not in orders
     again = torch.cat(list(shuffled(indices, 7, streams(model, 0, "order", None))), dim=1)
     assert torch.equal(again, epoch)  # the size of batches does not enter
+    for m in range(3):  # nor does the company
+        alone = torch.cat(list(shuffled(indices, 3, streams(model, 0, "order", None)[m : m + 1])), dim=1)
+        assert torch.equal(alone[0], epoch[m])
 
 
 # ---- losses and steps ---------------------------------------------------------------------------------------

@@ -59,10 +59,8 @@ def run_experiment(
     if not json:
         tables.say(f"data set {data.name}: {why}")
     with progress_bar(quiet=json) as progress:
-        record = klom_experiment.run(chosen, out=out, force=force, progress=progress)
-    if not reused:
-        record.environment["dataset_reason"] = why
-        record.write(path)
+        reason = {"dataset_reason": why}
+        record = klom_experiment.run(chosen, out=out, force=force, circumstances=reason, progress=progress)
     if json:
         tables.print_json({**document(record, path), "dataset_reason": why, "reused": reused})
     else:
@@ -84,13 +82,13 @@ def score_margins(
     """Score two margin matrices that anything may have made."""
     from klom_bench.klom import check_variant
     from klom_bench.margin_files import read_margins
-    from klom_bench.scoring import score, warnings_of
+    from klom_bench.scoring import score, too_few_models, warnings_of
     from unlearn_bench import tables
 
     check_variant(variant)
     a, b = read_margins(oracle), read_margins(unlearned)
     result = score(a, b, variant, held_out=read_margins(held_out) if held_out else None)
-    notes = warnings_of(unlearned.name, a, b, result, variant)
+    notes = too_few_models(result) + warnings_of(unlearned.name, a, b, result, variant)
     if json:
         tables.print_json({"variant": variant, "score": result.to_mapping(), "warnings": notes})
     else:

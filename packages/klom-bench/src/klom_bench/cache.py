@@ -41,6 +41,7 @@ def block_tensors(
             return load_file(path)
         except (SafetensorError, OSError):
             path.unlink(missing_ok=True)
+    atomic.make_folder(folder)  # a folder that cannot be written is known now, not after the work
     tensors = {k: v.detach().cpu().contiguous() for k, v in compute().items()}
     with atomic.replacing(path) as file:
         file.write(save(tensors))

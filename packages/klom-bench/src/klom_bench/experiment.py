@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,11 +22,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from klom_bench import ensemble, layers, training
 from klom_bench.cache import block_tensors, blocks, rows
 from klom_bench.ensemble import ensemble_margins
 from klom_bench.folders import cache_root
 from klom_bench.klom import check_variant
-from klom_bench.scoring import score, warnings_of
+from klom_bench.scoring import score, too_few_models, warnings_of
 from klom_bench.split import Split
 from klom_bench.training import last
 from unlearn_core.atomic import make_folder
@@ -136,7 +137,8 @@ def code_version(method: Method) -> str:
         raise InvalidInput(
             f"cannot read the source of {cls.__name__}, which names its results: put it in a file"
         )
-    return f"{version('klom-bench')}+{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+    shared = "".join(inspect.getsource(module) for module in (training, ensemble, layers))
+    return f"{version('klom-bench')}+{hashlib.sha256((source + shared).encode()).hexdigest()[:8]}"
 
 
 def record_path(experiment: Experiment, out: Path) -> Path:
@@ -147,7 +149,12 @@ def record_path(experiment: Experiment, out: Path) -> Path:
 
 
 def run(
-    experiment: Experiment, *, out: Path = Path("runs"), force: bool = False, progress: Progress | None = None
+    experiment: Experiment,
+    *,
+    out: Path = Path("runs"),
+    force: bool = False,
+    circumstances: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
 ) -> RunRecord:
     """Return the record of `experiment`, computing what is not there yet, and write it with its picture.
 
@@ -155,6 +162,7 @@ def run(
         experiment: what to run.
         out: folder that gets a folder per run.
         force: unlearn and score again even if this was done before.
+        circumstances: what the record should say of its environment besides versions and machine.
         progress: told of every step.
 
     Raises:
@@ -165,18 +173,19 @@ def run(
         return RunRecord.read(path)
     make_folder(path.parent)  # an output folder that cannot be written is known now, not in an hour
     record = RunRecord.of("klom", experiment.spec())
+    record.environment |= circumstances or {}
     data, n, ids = experiment.dataset, experiment.n_models, range(experiment.n_models)
 
-    def ensemble(stage: str, kind: Literal["pretrain", "oracle"], models: range) -> Margins:
+    def margins_of(stage: str, kind: Literal["pretrain", "oracle"], models: range) -> Margins:
         with record.stage(stage):
             report = (lambda done, total: progress(stage, done, total)) if progress else None
             return data.margins(kind, experiment.forget_set, models, progress=report)
 
-    pretrain = ensemble("pretrain models", "pretrain", ids)
-    oracle = ensemble("oracles", "oracle", ids)
+    pretrain = margins_of("pretrain models", "pretrain", ids)
+    oracle = margins_of("oracles", "oracle", ids)
     held_out = None
     if 2 * n <= data.n_oracles:
-        held_out = ensemble("held-out oracles", "oracle", range(n, 2 * n))
+        held_out = margins_of("held-out oracles", "oracle", range(n, 2 * n))
     candidates = {"do_nothing": pretrain}
     if experiment.method_name != "do_nothing":
         with record.stage(experiment.method_name):
@@ -195,6 +204,8 @@ def run(
                 reference = held_out[split] if held_out and name != "oracle" else None
                 result = score(oracle[split], margins[split], experiment.variant, held_out=reference)
                 record.scores[name][split] = result.to_mapping()
+                if (name, split) == ("do_nothing", "forget"):
+                    record.notes += too_few_models(result)
                 record.notes += warnings_of(
                     f"{name}, {split}", oracle[split], margins[split], result, experiment.variant
                 )

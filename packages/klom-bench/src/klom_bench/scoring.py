@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klom_bench.klom import MAXIMUM, Array, klom, margin_matrices
+from unlearn_core.errors import InvalidInput
 from unlearn_core.seeds import derive
 
 LEVEL = 0.95
@@ -137,8 +138,15 @@ def score(
     # Not the highest score seen: P95 of ten samples is close to that, and may well lie higher next time.
     possible = np.fmin(np.fmin.reduce(values), 0), np.fmax(np.fmax.reduce(values), MAXIMUM)
     (mean_low, low), (mean_high, high) = np.clip(np.array([mean, p95]) + spread, *possible)
+    # Where every replicate scores the same, rounding alone could put a bound on the wrong side.
+    mean_low, low = np.fmin([mean_low, low], [mean, p95])
+    mean_high, high = np.fmax([mean_high, high], [mean, p95])
     if held_out is None:
         (mean_floor, floor), source = simulated_floor(*oracle.shape, variant), "simulation"
+    elif np.shape(held_out) != oracle.shape:
+        raise InvalidInput(
+            f"held-out margins are {np.shape(held_out)} and oracle margins {oracle.shape}; both must be alike"
+        )
     else:
         (mean_floor, floor), source = summary(klom(oracle, held_out, variant)), "held-out oracles"
     margins = np.stack([oracle, unlearned])
@@ -164,17 +172,21 @@ def score(
 _TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 
 
+def too_few_models(result: SplitScore) -> list[str]:
+    """Return a warning in words if the ensembles are too small for any statement, else nothing."""
+    if result.n_models >= ENOUGH_MODELS:
+        return []
+    return [
+        f"with {result.n_models} models a perfect method scores P95 {result.floor:.2f}; use {ENOUGH_MODELS} or more"
+    ]
+
+
 def warnings_of(
     name: str, oracle: Any, unlearned: Any, result: SplitScore, variant: str = "easydub"
 ) -> list[str]:
     """Return, in words, why the score of split `name` deserves a second look; empty if nothing is odd."""
     oracle, unlearned = (m.astype(np.float64) for m in margin_matrices(oracle, unlearned))
     found = []
-    if result.n_models < ENOUGH_MODELS:
-        found.append(
-            f"{name}: with {result.n_models} models a perfect method scores P95 {result.floor:.2f}; "
-            f"use {ENOUGH_MODELS} or more"
-        )
     if result.undefined > 0:
         found.append(
             f"{name}: {variant!r} gives {result.undefined:.1%} of the samples no score; mean and P95 are of the rest"

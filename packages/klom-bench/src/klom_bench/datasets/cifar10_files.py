@@ -163,7 +163,7 @@ def _read_npy(path: Path) -> np.ndarray:
         raise Unavailable(f"{path} does not exist") from None
     except OSError as error:
         raise Unavailable(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # ValueError, EOFError, TokenError, MemoryError, ... depending on the byte
         raise InvalidInput(f"{path} is truncated or damaged ({error}); {again(path)}") from error
 
 
