@@ -48,7 +48,7 @@ class NoisyDescent:
     batch_norm: BatchNorm = "train"
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "digits": {"epochs": 10, "lr": 1.0, "noise": 0.02, "batch_size": 64, "schedule": "linear"},
+        "digits": {"epochs": 10, "lr": 1.0, "noise": 0.02, "batch_size": 32, "schedule": "linear"},
     }
 
     def steps(
