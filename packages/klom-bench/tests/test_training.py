@@ -13,13 +13,13 @@ from klom_bench.mlp import MLP
 from klom_bench.resnet9 import ResNet9
 from klom_bench.split import Split
 from klom_bench.training import (
+    SGD,
     add_gradient_noise,
     backward,
     clip_gradients,
     cross_entropy,
     last,
     outputs,
-    sgd,
     shuffled,
     snapshot,
     step,
@@ -107,7 +107,7 @@ def test_cross_entropy_is_the_mean_of_each_model_on_its_own_batch(model, vectors
 def test_a_step_goes_down_every_loss_at_its_own_rate(model, vectors):
     before = copy.deepcopy(model)
     batch = batch_of(vectors, 8)
-    step(sgd(model, 0.5), cross_entropy(model, vectors, batch))
+    step(SGD(model, 0.5), cross_entropy(model, vectors, batch))
     for m in range(3):
         loss = cross_entropy(before, vectors, batch)[m]
         gradients = torch.autograd.grad(loss, list(before.parameters()))
@@ -121,7 +121,7 @@ def test_a_step_forgets_the_gradient_before_and_takes_the_rate_it_is_given(model
     moved = []
     for lr in (None, 0.05):
         model.load_state_dict(start)
-        optimizer = sgd(model, 0.1)
+        optimizer = SGD(model, 0.1)
         backward(optimizer, 7 * cross_entropy(model, vectors, batch))  # left behind
         step(optimizer, cross_entropy(model, vectors, batch), lr=lr)
         moved.append(start["0.weight"] - model.state_dict()["0.weight"])
@@ -133,7 +133,7 @@ def test_sgd_is_torchs(vectors):
     ours = initialise(MLP(sizes=(6, 8, 4)), [0])
     theirs = copy.deepcopy(ours)
     batch = batch_of(vectors, 8, 1)
-    mine, plain = sgd(ours, 0.1, 0.9, 0.01), torch.optim.SGD(theirs.parameters(), 0.1, 0.9, weight_decay=0.01)
+    mine, plain = SGD(ours, 0.1, 0.9, 0.01), torch.optim.SGD(theirs.parameters(), 0.1, 0.9, weight_decay=0.01)
     for _ in range(3):
         step(mine, cross_entropy(ours, vectors, batch))
         plain.zero_grad()
@@ -154,7 +154,7 @@ def gradients_of(model, m, n):
 def test_each_model_is_clipped_as_if_alone(model, vectors, max_norm):
     batch = batch_of(vectors, 8)
     losses = cross_entropy(model, vectors, batch) * torch.tensor([0.01, 1.0, 100.0])
-    backward(sgd(model, 0.1), losses)
+    backward(SGD(model, 0.1), losses)
     expected = []
     for m in range(3):
         parameters = [nn.Parameter(torch.zeros_like(g)) for g in gradients_of(model, m, 3)]
@@ -210,7 +210,7 @@ def test_noise_follows_the_stream_and_goes_on_with_it(model):
 def test_a_parameter_without_a_gradient_is_left_out(vectors):
     model = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 4))
     model[0].requires_grad_(False)
-    backward(sgd(model, 0.1), cross_entropy(model, vectors, batch_of(vectors, 5, 1)))
+    backward(SGD(model, 0.1), cross_entropy(model, vectors, batch_of(vectors, 5, 1)))
     clip_gradients(model, 0.01)
     add_gradient_noise(model, 1.0, streams(model, 0, "noise", None))
     assert model[0].weight.grad is None and model[1].weight.grad.std() > 0.5

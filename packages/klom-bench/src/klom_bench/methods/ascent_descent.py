@@ -18,7 +18,7 @@ from annotated_types import Ge, Gt
 from torch import nn
 
 from klom_bench.split import Split
-from klom_bench.training import BatchNorm, cross_entropy, sgd, shuffled, snapshot, step, streams, student_of
+from klom_bench.training import SGD, BatchNorm, cross_entropy, shuffled, snapshot, step, streams, student_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class AscentDescent:
         """Yield a copy of the model after each epoch."""
         student = student_of(model, self.batch_norm)
         orders = streams(student, seed, "ascent_descent", ids)
-        optimizer = sgd(student, self.lr)
+        optimizer = SGD(student, self.lr)
         for epoch in range(self.epochs):
             if epoch < self.ascent_epochs:
                 for batch in shuffled(split.forget, self.forget_batch_size, orders):

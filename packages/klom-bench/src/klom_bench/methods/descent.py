@@ -17,7 +17,7 @@ from annotated_types import Ge, Gt
 from torch import nn
 
 from klom_bench.split import Split
-from klom_bench.training import BatchNorm, cross_entropy, sgd, shuffled, snapshot, step, streams, student_of
+from klom_bench.training import SGD, BatchNorm, cross_entropy, shuffled, snapshot, step, streams, student_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Descent:
         """Yield a copy of the model after each pass over the retain set."""
         student = student_of(model, self.batch_norm)
         orders = streams(student, seed, "descent", ids)
-        optimizer = sgd(student, self.lr, self.momentum, self.weight_decay)
+        optimizer = SGD(student, self.lr, self.momentum, self.weight_decay)
         for _ in range(self.epochs):
             for batch in shuffled(split.retain, self.batch_size, orders):
                 step(optimizer, cross_entropy(student, split, batch))

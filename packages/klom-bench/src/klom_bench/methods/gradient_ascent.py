@@ -18,7 +18,7 @@ from annotated_types import Ge, Gt
 from torch import nn
 
 from klom_bench.split import Split
-from klom_bench.training import BatchNorm, cross_entropy, sgd, shuffled, snapshot, step, streams, student_of
+from klom_bench.training import SGD, BatchNorm, cross_entropy, shuffled, snapshot, step, streams, student_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class GradientAscent:
         """Yield a copy of the model after each pass over the forget set."""
         student = student_of(model, self.batch_norm)
         orders = streams(student, seed, "gradient_ascent", ids)
-        optimizer = sgd(student, self.lr)
+        optimizer = SGD(student, self.lr)
         for _ in range(self.epochs):
             for batch in shuffled(split.forget, self.batch_size, orders):
                 step(optimizer, -cross_entropy(student, split, batch))

@@ -22,12 +22,12 @@ from torch import nn
 
 from klom_bench.split import Split
 from klom_bench.training import (
+    SGD,
     BatchNorm,
     add_gradient_noise,
     backward,
     clip_gradients,
     cross_entropy,
-    sgd,
     shuffled,
     snapshot,
     streams,
@@ -57,7 +57,7 @@ class NoisyDescent:
         """Yield a copy of the model after each pass over the retain set."""
         student = student_of(model, self.batch_norm)
         randomness = streams(student, seed, "noisy_descent", ids)
-        optimizer = sgd(student, self.lr)
+        optimizer = SGD(student, self.lr)
         total = self.epochs * -(-len(split.retain) // self.batch_size)
         done = 0
         for _ in range(self.epochs):
@@ -66,7 +66,7 @@ class NoisyDescent:
                 clip_gradients(student, self.max_norm)
                 fade = 1 - done / total if self.schedule == "linear" else 1.0
                 add_gradient_noise(student, self.noise * fade, randomness)
-                optimizer.param_groups[0]["lr"] = self.lr * fade
+                optimizer.lr = self.lr * fade
                 optimizer.step()
                 done += 1
             yield snapshot(student)

@@ -20,7 +20,7 @@ from torch import nn
 
 from klom_bench.ensemble import initialise, seeds_of, size
 from klom_bench.split import Split
-from klom_bench.training import cross_entropy, sgd, shuffled, snapshot, step, streams, triangle
+from klom_bench.training import SGD, cross_entropy, shuffled, snapshot, step, streams, triangle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Retrain:
         student = copy.deepcopy(model).train()
         initialise(student, seeds_of(seed, "initialise", range(size(student)) if ids is None else ids))
         orders = streams(student, seed, "order", ids)
-        optimizer = sgd(student, self.lr, self.momentum, self.weight_decay)
+        optimizer = SGD(student, self.lr, self.momentum, self.weight_decay)
         batches = -(-len(split.retain) // self.batch_size)
         for epoch in range(self.epochs):
             for i, batch in enumerate(shuffled(split.retain, self.batch_size, orders)):

@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from klom_bench.split import Split
 from klom_bench.training import (
+    SGD,
     BatchNorm,
     cross_entropy,
     outputs,
-    sgd,
     shuffled,
     snapshot,
     step,
@@ -65,7 +65,7 @@ class Scrub:
         """Yield a copy of the student after each epoch."""
         teacher, student = teacher_of(model), student_of(model, self.batch_norm)
         orders = streams(student, seed, "scrub", ids)
-        optimizer = sgd(student, self.lr, self.momentum, self.weight_decay)
+        optimizer = SGD(student, self.lr, self.momentum, self.weight_decay)
 
         def disagreement(batch: Tensor) -> Tensor:
             """Return d averaged over each model's batch, (M,)."""
