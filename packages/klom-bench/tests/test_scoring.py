@@ -208,7 +208,7 @@ def test_tiny_ensembles_get_some_score(variant, n):
 
 def test_errors_are_those_of_klom():
     q = normal(10, 4, 1)
-    with pytest.raises(InvalidInput, match="both must be alike"):
+    with pytest.raises(InvalidInput, match="same models and samples"):
         score(q, q[:, :3])
     with pytest.raises(InvalidInput, match="both must be alike"):
         score(q, q, held_out=q[:5], replicates=1)
