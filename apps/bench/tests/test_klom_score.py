@@ -74,7 +74,7 @@ def test_table(files, bench):
     result = bench("klom", "score", *files(".npy")[:2])
     assert (result.code, result.err) == (0, "")
     assert "KLoM (easydub), 20 models, 30 samples, lower is better" in result.out
-    assert "clipped margins: 0.00%" in result.out and "note: unlearned.npy: with 20 models" in result.out
+    assert "clipped margins: 0.00%" in result.out and "note: with 20 models" in result.out
     assert all(len(line) <= 80 for line in result.out.splitlines() if not line.startswith("note"))
 
 
