@@ -540,3 +540,13 @@ def test_robust_refuses_what_is_not_finite_and_says_where(odd, side):
     margins[side][2, 2500] = odd
     with pytest.raises(InvalidInput, match=f"{side} margin of model 2, sample 2500 is {odd}"):
         klom(**margins, variant="robust")
+
+
+def test_the_package_has_the_metric_by_its_own_name():
+    import klom_bench
+
+    q, p = np.random.default_rng(0).normal(size=(2, 20, 3))
+    np.testing.assert_array_equal(klom_bench.klom(q, p), klom(q, p))
+    np.testing.assert_array_equal(klom_bench.klom(q, p, variant="robust"), klom(q, p, "robust"))
+    with pytest.raises(AttributeError):
+        _ = klom_bench.klomm

@@ -13,6 +13,8 @@ Sources: EasyDUB, arXiv 2602.16400 (easydub/EasyDUB-code 5de3c4c, and e0781a9 be
 RoyRin/data-unlearning-bench eb261f9; Attribute-to-Delete, arXiv 2410.23232. No code of theirs is used.
 """
 
+import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -296,3 +298,13 @@ VARIANTS: dict[str, Variant] = {
     "fixed-bins": _fixed_bins,
     "robust": _robust,
 }
+
+
+class _Callable(types.ModuleType):
+    """This module, callable: `klom_bench.klom(oracle, unlearned)` and `from klom_bench.klom import klom` both work."""
+
+    def __call__(self, *margins: Any, **options: Any) -> NDArray[np.float64]:
+        return klom(*margins, **options)
+
+
+sys.modules[__name__].__class__ = _Callable
