@@ -1,4 +1,4 @@
-"""What README.md and docs/*.md tell people to type works.
+"""What README.md, docs/*.md and the pages of the packages tell people to type works.
 
 * A `python` block runs as it stands; after ``<!-- continues -->`` it first runs the block before it.
 * The lines of a `bash` block run one after another; blocks of one file share a folder and a cache. Lines that
@@ -20,7 +20,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [p for p in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))] if p.is_file()]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("**/*.md")),
+    *sorted(ROOT.glob("packages/*/*.md")),
+    *sorted(ROOT.glob("apps/*/*.md")),
+]
 MEMBERS = {
     tomllib.loads(p.read_text(encoding="utf-8"))["project"]["name"]: p.parent
     for p in [*ROOT.glob("packages/*/pyproject.toml"), *ROOT.glob("apps/*/pyproject.toml")]
