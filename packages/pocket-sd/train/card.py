@@ -151,8 +151,9 @@ their own. Lowest objects: {lowest}.
 
 ## Forgetting
 
-A closed-form edit of the fourteen `attn2.to_k/to_v` (`train/erase.py`; its weight, 3, was chosen on "dog" of 1, 3, 10 and 40) takes one
-word out; how often the judge still sees the object, 20 pictures a cell:
+A closed-form edit of the fourteen `attn2.to_k/to_v` takes one word out (`train/erase.py`; its weight, 3, was chosen on
+"dog" among 1, 3, 10 and 40, so that row is fitted and "pistol" is not). How often the judge still sees the object, 20
+pictures a cell; "a learnt word" is a new token trained for 120 steps on pictures of the full model (`train/invert.py`):
 
 {forgetting}
 
