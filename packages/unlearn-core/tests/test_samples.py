@@ -124,7 +124,8 @@ def test_a_kill_at_any_byte_loses_the_last_line_at_most(cut, tmp_path_factory):
     assert len(again) == sum(cut >= end for end in ends)  # a line is whole with or without its \n
     for prompt in again.missing(PROMPTS):
         again.add(prompt, image + prompt.id.encode())
-    assert metadata(folder).read_bytes() == whole
+    # With every line whole but for the last \n there is nothing to add, and nothing is written.
+    assert metadata(folder).read_bytes().removesuffix(b"\n") == whole.removesuffix(b"\n")
     assert SampleSet(folder).verify() == ()
 
 

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 import operator
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +20,7 @@ from unlearn_core.minors import sexual_and_minor
 from unlearn_core.seeds import derive
 from unlearn_core.spec import fingerprint
 
-FIELDS = ("id", "text", "seed", "group", "concept", "origin")
+FIELDS = ("id", "text", "seed", "group", "concept", "origin", "guidance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,8 @@ class Prompt:
     An image is a function of the model, this row and the sampler settings, and of nothing else.
 
     Raises:
-        InvalidInput: an empty id or group, a text that is not UTF-8, a seed outside [0, 2**63).
+        InvalidInput: an empty id or group, a text that is not UTF-8, a seed outside [0, 2**63), a guidance
+            scale that is negative or no number.
     """
 
     id: str
@@ -41,6 +43,8 @@ class Prompt:
     """Name of the concept it belongs to."""
     origin: str = ""
     """Where it comes from: a data set, an attack, the row it was made of."""
+    guidance: float | None = None
+    """Guidance scale of this row where its source states one, as I2P does; None: the sampler's."""
 
     def __post_init__(self) -> None:
         for field in ("id", "text", "group", "origin"):
@@ -57,6 +61,8 @@ class Prompt:
         if isinstance(self.seed, bool) or not 0 <= seed < 2**63:
             raise InvalidInput(f"prompt {self.id!r}: the seed is in [0, 2**63), got {self.seed!r}")
         object.__setattr__(self, "seed", seed)
+        if self.guidance is not None:
+            object.__setattr__(self, "guidance", _scale(self.id, self.guidance))
 
     @functools.cached_property
     def refused(self) -> bool:
@@ -68,8 +74,9 @@ class Prompt:
         return sexual_and_minor(self.text + aim)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return the fields in their order as JSON values."""
-        return {field: getattr(self, field) for field in FIELDS}
+        """Return the fields in their order as JSON values; a guidance that is not stated is left out."""
+        fields = FIELDS if self.guidance is not None else FIELDS[:-1]
+        return {field: getattr(self, field) for field in fields}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +214,8 @@ class PromptSet:
             table.writelines(json.dumps(row.to_mapping(), ensure_ascii=False) + "\n" for row in self.rows)
         elif path.suffix == ".csv":
             # Quoting every text keeps a bare \r inside one, which csv leaves unquoted before Python 3.13.
-            writer = csv.DictWriter(table, FIELDS, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+            fields = FIELDS if any(row.guidance is not None for row in self.rows) else FIELDS[:-1]
+            writer = csv.DictWriter(table, fields, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
             writer.writeheader()
             writer.writerows(row.to_mapping() for row in self.rows)
         else:
@@ -278,6 +286,16 @@ def _whole(cell: Any) -> Any:
         if number.is_integer() and abs(number) < 2**53:
             return int(number)
     return cell
+
+
+def _scale(ident: str, value: Any) -> float:
+    try:
+        scale = float(value)
+    except (TypeError, ValueError):
+        scale = math.nan
+    if isinstance(value, bool) or not 0 <= scale < math.inf:
+        raise InvalidInput(f"prompt {ident!r}: the guidance scale is a number from 0, got {value!r}")
+    return scale
 
 
 def _check_text(field: str, value: Any) -> None:

@@ -3,7 +3,7 @@
 Every unlearning algorithm has one shape, *model + what to forget -> model*, and never changes its argument.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from unlearn_core.concept import Concept
@@ -58,6 +58,31 @@ class Detector(Protocol):
 
     def presence(self, images: Sequence[Any]) -> Sequence[float | None]:
         """Return a confidence in [0, 1] per image, None where it could not be judged."""
+        ...
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """Says what is in images, among fixed labels of one or more domains ("object", "style")."""
+
+    revision: str
+    domains: Mapping[str, Sequence[str]]
+    """Domain -> its labels."""
+
+    def classify(self, images: Sequence[Any], domain: str) -> Sequence[str | None]:
+        """Return a label of `domain` per image, None where it could not be judged."""
+        ...
+
+
+@runtime_checkable
+class Extractor(Protocol):
+    """Maps images to features, for distances between sets of them."""
+
+    revision: str
+    """Changes whenever the features of an image would."""
+
+    def features(self, images: Sequence[Any]) -> Any:
+        """Return the features (n, d) float32 of uint8 RGB images."""
         ...
 
 

@@ -15,7 +15,7 @@ from typing import IO, Self
 
 from unlearn_core import atomic
 from unlearn_core.errors import InvalidInput, Unavailable
-from unlearn_core.prompts import FIELDS, Prompt, prompt_of, selected, stated
+from unlearn_core.prompts import Prompt, prompt_of, selected, stated
 from unlearn_core.spec import canonical_json
 from unlearn_core.tables import SUFFIXES, json_object
 
@@ -151,7 +151,7 @@ class SampleSet:
                 "sha256": digest,
             }
             file.write(canonical_json(line).encode() + b"\n")
-            entry = _Entry(prompt=prompt, path=path, sha256=digest, stated=frozenset(FIELDS))
+            entry = _Entry(prompt=prompt, path=path, sha256=digest, stated=frozenset(prompt.to_mapping()))
         self._entries[prompt.id] = entry
         return self._sample(entry)
 
@@ -175,7 +175,10 @@ class SampleSet:
         entry = self._entries.get(prompt.id)
         if entry is None or not _whole(entry.path):
             return None
-        for field in sorted(entry.stated & {"text", "seed"}):  # what an image depends on
+        depends = entry.stated & {"text", "seed"}
+        if "seed" in depends:  # whoever states the seed would have stated a guidance too
+            depends |= {"guidance"}
+        for field in sorted(depends):
             drawn, asked = getattr(entry.prompt, field), getattr(prompt, field)
             if drawn != asked:
                 raise InvalidInput(
