@@ -1,0 +1,323 @@
+"""Stable Diffusion as its parts, with one way to predict noise and one loop to draw pictures.
+
+    model = StableDiffusion.load("pocket")
+    edited = UCE().apply(model, [concept], seed=0)
+    pictures = list(edited.generate(prompts, Sampler(steps=25, guidance_scale=4.0)))
+
+The holder is frozen and techniques return another one: `dataclasses.replace` with other parts or hooks. Parts that a
+technique does not change are shared, never copied.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from unlearn_core.errors import InvalidInput, UnlearnError
+from unlearn_core.prompts import Prompt
+from unlearn_techniques.diffusion.fingerprints import hooks_fingerprint, weights_fingerprint
+from unlearn_techniques.diffusion.steps import Activation, Condition, Guidance, Predictions, Step
+
+Parts = ("unet", "vae", "text_encoder")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trajectory:
+    """What a batch carries from step to step: its embeddings, and the state of the hooks.
+
+    Begin another one (`StableDiffusion.trajectory`) for every pass over the steps.
+    """
+
+    prompt: Tensor
+    """(n, tokens, width)."""
+    empty: Tensor
+    """(1, tokens, width)."""
+    extra: tuple[Tensor, ...]
+    """(1, tokens, width) for each text of the guidances."""
+    conditions: tuple[Any, ...]
+    guidances: tuple[Any, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StableDiffusion:
+    """A Stable Diffusion of the 1.x or 2.x kind: real diffusers and transformers parts, and the hooks of techniques.
+
+    All modules are in evaluation mode, on one device and of one dtype.
+    """
+
+    unet: Any
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler: Any
+    """The one the model came with; a `Sampler` makes its own from this one's configuration."""
+    source: str = ""
+    """Where it came from: a Hub id, a folder, "pocket"."""
+    conditions: tuple[Condition, ...] = ()
+    guidances: tuple[Guidance, ...] = ()
+    activations: tuple[Activation, ...] = ()
+
+    @classmethod
+    def load(cls, source: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Self:
+        """Return the model of a Hub id, a folder in diffusers layout, or a registered name such as "pocket".
+
+        Raises:
+            InvalidInput: no such model, not of the 1.x or 2.x kind, a pickle, a damaged file.
+            Unavailable: the Hub cannot be reached.
+        """
+        from unlearn_techniques.diffusion.loading import load_pipeline
+
+        loaded = cls.from_pipeline(load_pipeline(str(source), dtype), source=str(source))
+        return loaded.to(device=device)
+
+    @classmethod
+    def from_pipeline(cls, pipe: Any, *, source: str = "") -> Self:
+        """Return the model of a diffusers `StableDiffusionPipeline`; the parts are shared with it.
+
+        Raises:
+            InvalidInput: a pipeline of another kind, as of SDXL.
+        """
+        from unlearn_techniques.diffusion.loading import check_parts
+
+        check_parts(pipe)
+        for part in (pipe.unet, pipe.vae, pipe.text_encoder):
+            part.eval()
+        return cls(
+            unet=pipe.unet, vae=pipe.vae, text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer,
+            scheduler=pipe.scheduler, source=source or str(getattr(pipe, "name_or_path", "") or "a pipeline"),
+        )  # fmt: skip
+
+    def to_pipeline(self) -> Any:
+        """Return a diffusers `StableDiffusionPipeline` of the same parts, without a safety checker.
+
+        Raises:
+            InvalidInput: the model forgets by hooks, which no pipeline has.
+        """
+        from diffusers import StableDiffusionPipeline
+
+        if self.hooks:
+            names = ", ".join(type(hook).__name__ for hook in self.hooks)
+            raise InvalidInput(
+                f"{names} acts while the model draws, not in its weights: a diffusers pipeline cannot hold it. "
+                "Draw with generate(), or save the weights alone by leaving the hooks out"
+            )
+        parts = {name: getattr(self, name) for name in (*Parts, "tokenizer", "scheduler")}
+        return StableDiffusionPipeline(
+            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model in diffusers layout as safetensors.
+
+        Raises:
+            InvalidInput: the model forgets by hooks.
+        """
+        self.to_pipeline().save_pretrained(folder, safe_serialization=True)
+
+    def to(self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Return the model on a device or in a dtype; what is there already is shared."""
+        parts = {}
+        for name in Parts:
+            part = getattr(self, name)
+            changes = (device and torch.device(device) != part.device) or (dtype and dtype != part.dtype)
+            parts[name] = copy.deepcopy(part).to(device=device, dtype=dtype) if changes else part
+        return dataclasses.replace(self, **parts)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.unet.device  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of its weights."""
+        return self.unet.dtype  # type: ignore[no-any-return]
+
+    @property
+    def hooks(self) -> tuple[Any, ...]:
+        """Everything that acts while it draws."""
+        return (*self.conditions, *self.guidances, *self.activations)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """The sha256 of all weights, the vocabulary and the configuration of the hooks."""
+        base = weights_fingerprint({name: getattr(self, name) for name in Parts}, self.tokenizer)
+        return hooks_fingerprint(base, self.hooks)
+
+    def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
+        """Return the shape (4, h, w) of the latents of a picture, by default of the model's own size.
+
+        Raises:
+            InvalidInput: a side that the autoencoder and the UNet cannot divide.
+        """
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        size = self.unet.config.sample_size
+        own = (size, size) if isinstance(size, int) else tuple(size)
+        divisor = 2 ** (len(self.unet.config.block_out_channels) - 1)
+        sides = []
+        for given, side in zip((height, width), own, strict=True):
+            given = side * factor if given is None else given
+            if given < 1 or given % (factor * divisor):
+                raise InvalidInput(f"pictures of {self.source} have sides of n x {factor * divisor}, got {given}")
+            sides.append(given // factor)
+        return (self.unet.config.in_channels, *sides)  # type: ignore[return-value]
+
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        """Return the token ids (n, tokens) of texts, padded, and cut at the model's length."""
+        ids = self.tokenizer(
+            list(texts), padding="max_length", max_length=self.tokenizer.model_max_length, truncation=True,
+            return_tensors="pt",
+        ).input_ids  # fmt: skip
+        return ids.to(self.device)  # type: ignore[no-any-return]
+
+    def too_long(self, texts: Sequence[str]) -> list[str]:
+        """Return those of `texts` that have more tokens than the model reads, and so lose their end."""
+        limit = self.tokenizer.model_max_length
+        return [text for text in texts if len(self.tokenizer(text, verbose=False).input_ids) > limit]
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Return the text encoder's last hidden states (n, tokens, width), after its final norm."""
+        return self.text_encoder(self.tokens(texts)).last_hidden_state  # type: ignore[no-any-return]
+
+    def trajectory(
+        self, texts: Sequence[str] | None = None, *, embeddings: Tensor | None = None, empty: Tensor | None = None
+    ) -> Trajectory:
+        """Return the start of a trajectory for texts, or for embeddings (n, tokens, width) in their place.
+
+        Args:
+            texts: the prompts.
+            embeddings: of the prompts, where they are at hand or come from no text.
+            empty: embedding (1, tokens, width) of what stands for the empty prompt, such as a negative prompt.
+        """
+        if embeddings is None:
+            if texts is None:
+                raise InvalidInput("a trajectory needs texts or embeddings")
+            embeddings = self.encode(texts)
+        return Trajectory(
+            prompt=embeddings,
+            empty=self.encode([""]) if empty is None else empty,
+            extra=tuple(self.encode([text]) for hook in self.guidances for text in hook.texts),
+            conditions=tuple(hook.prepare(self, texts, embeddings) for hook in self.conditions),
+            guidances=tuple(hook.start() for hook in self.guidances),
+        )
+
+    def noise(
+        self,
+        x: Tensor,
+        t: Tensor | int,
+        trajectory: Trajectory,
+        *,
+        guidance_scale: float | Tensor = 1.0,
+        step: Step | None = None,
+    ) -> Tensor:
+        """Return the noise (n, 4, h, w) that the model, with all its hooks, sees in latents.
+
+        ``empty + scale * (prompt - empty)`` (Ho & Salimans 2022), the bracket changed by the guidances. At scale 1
+        and without a guidance the empty prompt is not asked.
+
+        Args:
+            x: latents (n, 4, h, w) as the scheduler scales them.
+            t: timestep, () or (n,).
+            trajectory: of the same n prompts.
+            guidance_scale: one number, or (n, 1, 1, 1).
+            step: where in a trajectory this is; by default the first of 50 whose time has passed `t`.
+        """
+        t = torch.as_tensor(t, device=x.device)
+        if step is None:
+            total = 50
+            step = Step(index=int(total * (1 - t.float().mean().item() / 1000)), total=total, t=t, latents=x)
+        prompt = trajectory.prompt
+        for condition in trajectory.conditions:
+            prompt = condition(prompt, step)
+        n = len(x)
+        guided = bool(trajectory.guidances) or (
+            bool((guidance_scale != 1).any()) if isinstance(guidance_scale, Tensor) else guidance_scale != 1
+        )
+        if not guided:
+            return self._predict(x, t, prompt, {"prompt": slice(0, n)}, step)
+        others = [trajectory.empty, *trajectory.extra]
+        read = torch.cat([others[0].expand_as(prompt), prompt, *(e.expand_as(prompt) for e in others[1:])])
+        count = len(others) + 1
+        rows = {"empty": slice(0, n), "prompt": slice(n, 2 * n), "extra": slice(2 * n, count * n)}
+        times = t.repeat(count) if t.ndim else t
+        empty, asked, *extra = self._predict(torch.cat([x] * count), times, read, rows, step).chunk(count)
+        direction, start = asked - empty, 0
+        for hook, apply in zip(self.guidances, trajectory.guidances, strict=True):
+            own = tuple(extra[start : start + len(hook.texts)])
+            direction = apply(direction, Predictions(empty=empty, prompt=asked, extra=own), step)
+            start += len(hook.texts)
+        return empty + guidance_scale * direction
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampler: Any = None, *, progress: Any = None
+    ) -> Iterator[Any]:
+        """Yield one uint8 RGB picture (h, w, 3) per prompt, in order; see `sampling.generate`."""
+        from unlearn_techniques.diffusion.sampling import Sampler, generate
+
+        return generate(self, prompts, sampler or Sampler(), progress=progress)
+
+    def _predict(self, x: Tensor, t: Tensor, read: Tensor, rows: Mapping[str, slice], step: Step) -> Tensor:
+        with _hooked(self.unet, self.activations, rows, step):
+            return self.unet(x, t, encoder_hidden_states=read).sample  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _hooked(
+    unet: nn.Module, activations: Sequence[Activation], rows: Mapping[str, slice], step: Step
+) -> Iterator[None]:
+    """Let activation hooks act for the time of one call."""
+    if not activations:
+        yield
+        return
+    modules = dict(unet.named_modules())
+
+    def hook(activation: Activation) -> Any:
+        def change(module: nn.Module, inputs: Any, output: Any) -> Any:
+            if isinstance(output, tuple):  # transformers inside the UNet return (states,)
+                return (activation(output[0], rows, step), *output[1:])
+            return activation(output, rows, step)
+
+        return change
+
+    handles = []
+    try:
+        for activation in activations:
+            for name in activation.modules:
+                if name not in modules:
+                    raise UnlearnError(f"{type(activation).__name__}: the UNet has no module {name!r}")
+                handles.append(modules[name].register_forward_hook(hook(activation)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def with_weights(module: nn.Module, changes: Mapping[str, Tensor]) -> Any:
+    """Return the module with other values for the parameters named; all others are shared with the argument.
+
+    Raises:
+        InvalidInput: no such parameter, or another shape.
+    """
+    # Another Parameter on the same storage: training may set requires_grad here without the argument noticing.
+    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
+    shared |= {id(b): b for b in module.buffers()}
+    edited = copy.deepcopy(module, shared)
+    for name, value in changes.items():
+        owner_name, _, attribute = name.rpartition(".")
+        try:
+            owner = edited.get_submodule(owner_name)
+            old = owner.get_parameter(attribute)
+        except AttributeError:
+            raise InvalidInput(f"{type(module).__name__} has no parameter {name!r}") from None
+        if old.shape != value.shape:
+            raise InvalidInput(f"parameter {name!r} is {tuple(old.shape)}, not {tuple(value.shape)}")
+        value = value.detach().to(device=old.device, dtype=old.dtype)
+        setattr(owner, attribute, nn.Parameter(value, requires_grad=False))
+    return edited

@@ -1,0 +1,64 @@
+"""A Stable Diffusion of 60,000 random weights, real classes throughout, for tests of techniques: ours and yours."""
+
+import functools
+from typing import Any
+
+import torch
+
+from unlearn_techniques.diffusion.model import StableDiffusion
+
+WORDS = "a cat dog wolf car of photo art style sketch blue".split()
+
+
+def tokenizer() -> Any:
+    """Return a CLIP tokenizer with a token for each letter and each of `WORDS`, 16 tokens long."""
+    from transformers import CLIPTokenizer
+
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789,.!'-"
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters)]
+    merges: list[tuple[str, str]] = []
+    for word in WORDS:
+        left, *rest = [*word[:-1], f"{word[-1]}</w>"]
+        for piece in rest:
+            if (left, piece) not in merges:
+                merges.append((left, piece))
+                tokens.append(left + piece)
+            left += piece
+    vocab = {token: i for i, token in enumerate([*dict.fromkeys(tokens), "<|startoftext|>", "<|endoftext|>"])}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=16)
+
+
+@functools.cache
+def tiny_sd(seed: int = 0) -> StableDiffusion:
+    """Return the model: pictures of 16 x 16 pixels, two levels of cross-attention, in milliseconds."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(
+            sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(32, 64),
+            norm_num_groups=8, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=32, attention_head_dim=8,
+        )  # fmt: skip
+        vae = AutoencoderKL(
+            block_out_channels=(16, 32), norm_num_groups=8, down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4,
+        )  # fmt: skip
+        words = tokenizer()
+        text = CLIPTextModel(
+            CLIPTextConfig(
+                hidden_size=32, intermediate_size=64, num_attention_heads=4, num_hidden_layers=2,
+                max_position_embeddings=16, vocab_size=len(words), bos_token_id=words.bos_token_id,
+                eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id,
+            )
+        )  # fmt: skip
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+        set_alpha_to_one=False, steps_offset=1,
+    )  # fmt: skip
+    pipe = StableDiffusionPipeline(
+        vae=vae, text_encoder=text, tokenizer=words, unet=unet, scheduler=scheduler, safety_checker=None,
+        feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    return StableDiffusion.from_pipeline(pipe, source="tiny")
