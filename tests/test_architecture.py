@@ -181,7 +181,7 @@ def incomplete_cards(folder):
         tree = ast.parse(
             (folder / "src" / Path(*module.split("."))).with_suffix(".py").read_text(encoding="utf-8")
         )
-        card = re.findall(rf"^({'|'.join(CARD)}):(?= *\S)", ast.get_docstring(tree) or "", re.M)
+        card = re.findall(rf"^({'|'.join(CARD)}):(?= *\S|\n +\S)", ast.get_docstring(tree) or "", re.M)
         (cls,) = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == attribute]
         settings = [
             n

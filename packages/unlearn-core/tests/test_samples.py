@@ -438,3 +438,32 @@ def test_file_names_of_hostile_ids_stay_inside(tmp_path, png):
     assert ids(again) == hostile
     assert len(list((tmp_path / "run").iterdir())) == len(hostile) + 1
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_the_lines_may_stand_in_a_table_elsewhere(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        (folder / f"{name}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + name.encode())
+    table = tmp_path / "rows.csv"
+    table.write_text("file_name,prompt,group,seed\na.png,a dog,target,7\nb.png,a cat,,\n")
+    samples = SampleSet.existing(folder, group="retain", table=table)
+    assert [(s.prompt.id, s.prompt.text, s.prompt.group) for s in samples] == [
+        ("a", "a dog", "target"), ("b", "a cat", "retain"),
+    ]  # fmt: skip
+    with pytest.raises(InvalidInput, match="its rows stand in"):
+        samples.add(ROWS[0], b"\x89PNG\r\n\x1a\n")
+    table.write_text("file_name,prompt\n../a.png,a dog\n")
+    with pytest.raises(InvalidInput, match="leads out of the folder"):
+        SampleSet(folder, table=table)
+
+
+def test_only_the_rows_asked_for(tmp_path):
+    samples = SampleSet(tmp_path / "run")
+    for prompt in ROWS:
+        samples.add(prompt, b"\x89PNG\r\n\x1a\n" + prompt.id.encode())
+    view = samples.only(ROWS[1:2])
+    assert [s.prompt for s in view] == [ROWS[1]]
+    assert len(samples) == len(ROWS)
+    with pytest.raises(InvalidInput, match="a selection of a larger set"):
+        view.add(ROWS[0], b"\x89PNG\r\n\x1a\n")

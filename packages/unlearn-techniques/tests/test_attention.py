@@ -44,7 +44,10 @@ def test_projections_of_sd_v14(sd14):
 
 def test_groups_of_the_tiny_model(tiny):
     """Sheet A, section 1, invariant 4: 20, 8, 122 and 142 of 208 tensors."""
-    counts = {g: len(parameter_group(tiny.unet, g)) for g in ("esd-x", "esd-x-strict", "esd-u-2025", "esd-all", "full")}
+    counts = {
+        g: len(parameter_group(tiny.unet, g))
+        for g in ("esd-x", "esd-x-strict", "esd-u-2025", "esd-all", "full")
+    }
     assert counts == {"esd-x": 20, "esd-x-strict": 8, "esd-u-2025": 122, "esd-all": 142, "full": 208}
     edges = set(parameter_group(tiny.unet, "full")) - set(parameter_group(tiny.unet, "notime"))
     assert {n.split(".")[0] for n in edges} == {"conv_norm_out", "conv_out", "time_embedding"}

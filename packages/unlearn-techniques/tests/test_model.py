@@ -89,7 +89,9 @@ def test_it_halves_the_batch_when_memory_runs_out(tiny, rows, monkeypatch):
 
     monkeypatch.setattr(sampling, "_draw", small_memory)
     done = []
-    found = list(tiny.generate(rows, dataclasses.replace(SAMPLER, batch=8), progress=lambda *x: done.append(x)))
+    found = list(
+        tiny.generate(rows, dataclasses.replace(SAMPLER, batch=8), progress=lambda *x: done.append(x))
+    )
     assert sizes == [8, 4, 2, 2, 2]
     assert done == [(2, 5), (4, 5), (5, 5)]
     assert all(map(np.array_equal, found, expected))
@@ -130,7 +132,9 @@ def test_sizes(tiny, rows):
         list(tiny.generate(rows[:1], Sampler(steps=1, height=30)))
 
 
-@pytest.mark.parametrize("bad", [{"steps": 0}, {"guidance_scale": -1}, {"batch": 0}, {"guidance_scale": float("nan")}])
+@pytest.mark.parametrize(
+    "bad", [{"steps": 0}, {"guidance_scale": -1}, {"batch": 0}, {"guidance_scale": float("nan")}]
+)
 def test_a_sampler_checks_itself(bad):
     with pytest.raises(InvalidInput, match=next(iter(bad))):
         Sampler(**bad)

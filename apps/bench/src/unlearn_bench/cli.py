@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from unlearn_bench import klom_commands
+from unlearn_bench import klom_commands, sd_commands
 from unlearn_core.errors import UnlearnError, UnlearnWarning
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(klom_commands.app, name="klom")
+for _name, _command in sd_commands.COMMANDS.items():
+    app.command(_name)(_command)
 
 GROUPS = {
     "methods": "unlearn.methods",
@@ -28,6 +30,9 @@ GROUPS = {
     "metrics": "unlearn.metrics",
     "attacks": "unlearn.attacks",
     "models": "unlearn.models",
+    "detectors": "unlearn.detectors",
+    "classifiers": "unlearn.classifiers",
+    "extractors": "unlearn.extractors",
 }
 
 

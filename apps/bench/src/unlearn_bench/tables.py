@@ -1,6 +1,7 @@
 """What the commands print; the only module besides `progress` that knows rich."""
 
 import dataclasses
+import inspect
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from unlearn_core.spec import settings_of
 
 if TYPE_CHECKING:
     from klom_bench.scoring import SplitScore
@@ -112,6 +115,112 @@ def print_klom_score(result: "SplitScore", variant: str, notes: list[str]) -> No
     say(f"clipped margins: {result.clipped:.2%}")
     for note in notes:
         say(f"note: {note}")
+
+
+def summary(experiment: Any) -> list[str]:
+    """Return what a run is going to do, in lines."""
+    settings = ", ".join(f"{k}={v}" for k, v in settings_of(experiment.technique).items())
+    rows = ", ".join(f"{len(rows)} {group}" for group, rows in experiment.prompts.items())
+    return [
+        f"model: {experiment.model} ({experiment.why}), {experiment.device}, {experiment.dtype}",
+        f"technique: {experiment.technique_name}({settings}), preset {experiment.preset or 'none'}",
+        f"concept: {experiment.concept.name} ({experiment.concept.kind})",
+        f"prompts: {rows}",
+        f"metrics: {', '.join(experiment.metrics)}",
+        *(f"note: {note}" for note in experiment.notes),
+    ]
+
+
+def print_card(name: str, card: str, cls: type) -> None:
+    """Print the card of a plugin: the docstrings of its module and class, its settings and presets."""
+    say(f"{name}\n\n{card}")
+    doc = inspect.cleandoc(cls.__doc__ or "")
+    if doc and doc.splitlines()[0] not in card:
+        say(f"\n{doc}")
+    if not dataclasses.is_dataclass(cls):
+        return
+    say("\nSettings:")
+    for f in dataclasses.fields(cls):
+        kind = f.type if isinstance(f.type, str) else getattr(f.type, "__name__", str(f.type))
+        default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+        say(f"    {f.name}: {kind.replace('typing.', '')} = {default!r}")
+    for preset, changes in getattr(cls, "presets", {}).items():
+        say(f"    preset {preset}: {', '.join(f'{k}={v}' for k, v in changes.items()) or 'the defaults'}")
+
+
+def print_sd_run(record: "RunRecord", document: dict[str, Any]) -> None:
+    """Print the table of a run, its notes, what it cost, and where everything is."""
+    spec = record.spec
+    title = f"{spec['technique']}: {spec['concept']['name']!r} taken out of {spec['model']}"
+    print_sd_scores(record.scores, title=title)
+    say("")
+    say("before: the unmodified model; the change is paired, over the same prompts and seeds")
+    for note in record.notes:
+        say(f"note: {note}")
+    images = document["images"]
+    say(f"pictures: {images['generated']} drawn, {images['reused']} found again, in {images['folder']}")
+    if document["reused"]:
+        say(f"reused the record of {record.created:%Y-%m-%d %H:%M} UTC (--force measures again)")
+    else:
+        spent = ((name, stage.seconds) for name, stage in record.stages.items() if stage.seconds >= 0.05)
+        say("seconds: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in spent))
+    say(f"sheet:  {document['sheet']}")
+    say(f"record: {document['record']}")
+
+
+def print_sd_scores(scores: dict[str, Any], *, title: str = "", with_baseline: bool = True) -> None:
+    """Print metric, value, interval, n, and the unmodified model's value and the paired difference."""
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    headings = ["metric", "", "value", "95 %", "n"] + ["before", "change", "95 %"] * with_baseline
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("metric", "") else "right", no_wrap=True)
+    for name, score in scores.items():
+        if "error" in score:
+            table.add_row(name, "!", "failed", style="red")
+            continue
+        arrow = {"up": "↑", "down": "↓"}[score["direction"]]
+        differences, baseline = score.get("difference", {}), score.get("baseline") or {"parts": {}}
+        table.add_row(*_score_row(name, arrow, score, baseline, differences.get("value"), with_baseline))
+        for part, value in score["parts"].items():
+            if isinstance(value, dict):
+                other = baseline["parts"].get(part)
+                row = _score_row(f"  {part}", "", value, other, differences.get(part), with_baseline)
+                table.add_row(*row, style="dim")
+    _console.print(table)
+    for name, score in scores.items():
+        if "error" in score:
+            say(f"{name} failed: {score['error']}")
+        elif score["n_unscored"]:
+            reasons = ", ".join(f"{reason} ({n})" for reason, n in score["reasons"].items())
+            say(f"{name}: {score['n_unscored']} pictures unscored: {reasons}")
+
+
+def _score_row(
+    name: str, arrow: str, score: dict[str, Any], baseline: Any, difference: Any, with_baseline: bool
+) -> list[str]:
+    digits = 1 if abs(score["value"]) >= 10 else 3
+    n = f"{score['n_scored']}" + (f"+{score['n_unscored']}?" if score["n_unscored"] else "")
+    row = [name, arrow, f"{score['value']:.{digits}f}", _between(score["interval"], digits), n]
+    if with_baseline:
+        row.append(f"{baseline['value']:.{digits}f}" if baseline and "value" in baseline else "")
+        row += (
+            [f"{difference['value']:+.{digits}f}", _between(difference, digits)] if difference else ["", ""]
+        )
+    return row
+
+
+def _between(interval: Any, digits: int) -> str:
+    if not interval or interval["low"] is None:
+        return ""
+    digits = min(digits, 2)
+    return f"[{interval['low']:.{digits}f}, {interval['high']:.{digits}f}]"
 
 
 def _number(value: float | None) -> str:

@@ -64,7 +64,8 @@ def prompts(group: str, concept: str | None = None, *, n: int | None = None) -> 
     Args:
         group: "target" (the concept by its name), "indirect" (by its synonyms and a description, never its
             name), "adjacent" (its neighbours), "retain" (every concept of its kind but itself and its
-            neighbours), "style" (every style, on many objects), "quality" (captions of everything).
+            neighbours), "style" (the other domain: every style, on many objects; of a style, every object),
+            "quality" (captions of everything).
         concept: what is forgotten; needed by the first four. For "style" and "quality", prompts that name it
             are left out.
         n: how many rows; by default ten for a word, two for a retained concept, 320 for "quality". The first
@@ -255,6 +256,8 @@ def _retained(concept: str | None) -> tuple[str, ...]:
 
 
 def _style(concept: str | None) -> Iterator[Prompt]:
+    if concept in STYLES:  # the other domain of a style is the objects
+        yield from _by_name("style", OBJECTS)
     names = tuple(name for name in STYLES if name != concept)
     for row in _by_name("style", names):
         if not (concept in OBJECTS and f" {concept}" in f" {row.text}"):
@@ -288,6 +291,6 @@ _LENGTHS = {
     "indirect": lambda concept: 10 * len(_indirect_words(concept)),
     "adjacent": lambda concept: 10 * len(_concept(concept).adjacent or FAMILIES["fruit"]),
     "retain": lambda concept: 2 * len(_retained(concept)),
-    "style": lambda concept: 10 * len(STYLES) - 10 * (concept in STYLES),
+    "style": lambda concept: 2 * len(OBJECTS) if concept in STYLES else 10 * len(STYLES),
     "quality": lambda concept: 320,
 }

@@ -307,4 +307,4 @@ def _check_text(field: str, value: Any) -> None:
         raise InvalidInput(f"the {field} of a prompt holds half a surrogate pair: {value!r}") from None
 
 
-_AIMED = frozenset({"target", "indirect", "adversarial", "unsafe"})
+_AIMED = frozenset({"target", "indirect", "adversarial", "unsafe", "i2p"})

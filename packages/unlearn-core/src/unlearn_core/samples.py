@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Self
 
-from unlearn_core import atomic
+from unlearn_core import atomic, tables
 from unlearn_core.errors import InvalidInput, Unavailable
 from unlearn_core.prompts import Prompt, prompt_of, selected, stated
 from unlearn_core.spec import canonical_json
@@ -44,16 +44,23 @@ class SampleSet:
     """The samples of a folder in the order of their lines; a folder that does not exist yet holds none.
 
     Any tool may have made it: a line needs no more than ``file_name``, and a folder of PNG and JPEG files
-    without ``metadata.jsonl`` is read too, the id of each being its path without suffix. `group` and
-    `concept` are those of the lines that state none. Lines that are sexual and mention a minor are left out
-    and counted in `dropped`.
+    without ``metadata.jsonl`` is read too, the id of each being its path without suffix; `table`, a CSV, TSV, JSONL or
+    Parquet file elsewhere, may hold their lines. `group` and `concept` are those of the lines that state none. Lines
+    that are sexual and mention a minor are left out and counted in `dropped`.
 
     Raises:
         InvalidInput: a malformed line, two images under one id, a path that leaves the folder.
         Unavailable: the folder cannot be read.
     """
 
-    def __init__(self, folder: str | Path, *, group: str = "target", concept: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        group: str = "target",
+        concept: str | None = None,
+        table: Path | None = None,
+    ) -> None:
         self.folder = Path(folder)
         self._defaults = {"group": group, "concept": concept}
         self._entries: dict[str, _Entry] = {}
@@ -65,7 +72,9 @@ class SampleSet:
             raise InvalidInput(f"{str(folder)!r} is a file; a sample set is a folder of images")
         self._root = self.folder.resolve()
         try:
-            if self._metadata.is_file():
+            if table is not None:
+                self._take_table(table)
+            elif self._metadata.is_file():
                 self._take(self._metadata.read_bytes())
             else:
                 self._take_bare()
@@ -75,7 +84,14 @@ class SampleSet:
             raise Unavailable(f"cannot read {str(folder)!r}: {error.strerror or error}") from error
 
     @classmethod
-    def existing(cls, folder: str | Path, *, group: str = "target", concept: str | None = None) -> Self:
+    def existing(
+        cls,
+        folder: str | Path,
+        *,
+        group: str = "target",
+        concept: str | None = None,
+        table: Path | None = None,
+    ) -> Self:
         """Return the samples of `folder`, which must hold some.
 
         Raises:
@@ -84,7 +100,7 @@ class SampleSet:
         """
         if not Path(folder).exists():
             raise Unavailable(f"there is no folder {str(folder)!r}")
-        samples = cls(folder, group=group, concept=concept)
+        samples = cls(folder, group=group, concept=concept, table=table)
         if not len(samples):
             raise InvalidInput(
                 f"{str(folder)!r} holds no images that metadata.jsonl names, nor PNG or JPEG files"
@@ -107,6 +123,14 @@ class SampleSet:
         view = copy.copy(self)
         prompts = (entry.prompt for entry in self._entries.values())
         view._entries = {p.id: self._entries[p.id] for p in selected(prompts, group, concept)}
+        view._closed = "it is a selection of a larger set"
+        return view
+
+    def only(self, prompts: Iterable[Prompt]) -> "SampleSet":
+        """Return a view of the samples of these rows, of those that are there."""
+        wanted = {prompt.id for prompt in prompts}
+        view = copy.copy(self)
+        view._entries = {ident: entry for ident, entry in self._entries.items() if ident in wanted}
         view._closed = "it is a selection of a larger set"
         return view
 
@@ -202,10 +226,16 @@ class SampleSet:
         self._take_line(tail, place)  # whole: other tools end their last line without \n
         return b""
 
+    def _take_table(self, table: Path) -> None:
+        for place, row in tables.read(table):
+            self._take_row({name: cell for name, cell in row.items() if cell not in (None, "")}, place)
+        self._closed = f"its rows stand in {str(table)!r}"
+
     def _take_line(self, line: bytes, place: str) -> None:
-        if not line.strip():
-            return
-        row = json_object(line, place)
+        if line.strip():
+            self._take_row(json_object(line, place), place)
+
+    def _take_row(self, row: dict[str, object], place: str) -> None:
         name = row.get("file_name")
         if not isinstance(name, str) or not PurePosixPath(name).name:
             raise InvalidInput(f"{place}: 'file_name' is the path of an image in this folder, got {name!r}")

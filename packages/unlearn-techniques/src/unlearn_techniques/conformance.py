@@ -81,7 +81,8 @@ def check_argument_untouched(technique: Any, model: StableDiffusion, concept: Co
     drawn, fingerprint = _draw(model, concept), model.fingerprint
     edited = technique.apply(model, [concept], seed=0)
     _require(
-        all((before[n] == p).all() for n, p in model.unet.state_dict().items()), "the argument keeps its weights"
+        all((before[n] == p).all() for n, p in model.unet.state_dict().items()),
+        "the argument keeps its weights",
     )
     _require(flags == [p.requires_grad for p in model.unet.parameters()], "and which of them can be trained")
     _require(dataclasses.replace(model).fingerprint == fingerprint, "and its fingerprint")

@@ -39,9 +39,7 @@ from unlearn_techniques.diffusion.finetune import finetune
 from unlearn_techniques.diffusion.model import StableDiffusion
 from unlearn_techniques.diffusion.sampling import Sampler, denoise, initial_noise
 
-TrainMethod = Literal[
-    "esd-x", "esd-x-strict", "esd-u", "esd-u-2025", "selfattn", "notime", "full", "esd-all"
-]
+TrainMethod = Literal["esd-x", "esd-x-strict", "esd-u", "esd-u-2025", "selfattn", "notime", "full", "esd-all"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,12 +114,19 @@ class ESD:
                 x = denoise(drawer, noise, start, sampler, stop=k)
                 t = grid[k]
                 if self.jitter:
-                    t = (t + torch.randint(1000 // self.sampling_steps, (), generator=generator)).clamp(max=999)
+                    t = (t + torch.randint(1000 // self.sampling_steps, (), generator=generator)).clamp(
+                        max=999
+                    )
                 concept, empty = model.noise(
                     torch.cat([x, x]), t, model.trajectory([text] * self.batch + [""] * self.batch)
                 ).chunk(2)
-                base = empty if self.erase_from is None else model.noise(x, t, model.trajectory([asked] * len(x)))
-            return esd_loss(student.noise(x, t, student.trajectory([asked] * len(x))), concept, empty, base, self.eta)
+                base = (
+                    empty
+                    if self.erase_from is None
+                    else model.noise(x, t, model.trajectory([asked] * len(x)))
+                )
+                again = student.trajectory([asked] * len(x))
+            return esd_loss(student.noise(x, t, again), concept, empty, base, self.eta)
 
         return finetune(model, names, loss, iterations=self.iterations, lr=self.lr, progress=progress)
 

@@ -1,5 +1,7 @@
 """Doing nothing: the row that every table begins with.
 
+Paper:
+    None.
 Idea:
     The unmodified model. What a technique achieves is the distance from here; what a metric calls good on this row
     already is no achievement.

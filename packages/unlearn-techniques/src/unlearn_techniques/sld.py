@@ -4,10 +4,10 @@ Paper:
     P. Schramowski, M. Brack, B. Deiseroth, K. Kersting, "Safe Latent Diffusion: Mitigating Inappropriate Degeneration
     in Diffusion Models", CVPR 2023, arXiv 2211.05105.
 Idea:
-    A third prediction s, for a text that names what is not wanted, pulls the guidance away from it wherever the prompt's
-    prediction p comes near (u is the empty prompt's):
+    A third prediction s, for a text that names what is not wanted, pulls the guidance away from it wherever the
+    prompt's prediction p comes near (u is the empty prompt's):
     ``mu = 0 where p - s >= threshold, else min(1, scale |p - s|)``; ``gamma = mu (s - u) + momentum_scale nu``;
-    ``nu' = beta nu + (1 - beta) gamma``; the direction ``p - u`` becomes ``p - u - gamma`` once `warmup` steps are done.
+    ``nu' = beta nu + (1 - beta) gamma``; the direction ``p - u`` becomes ``p - u - gamma`` after `warmup` steps.
 Changes:
     The guidance of each step. No weights.
 Defaults:
@@ -63,10 +63,22 @@ class SLD:
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "weak": {"warmup": 15, "scale": 200.0, "threshold": 0.0, "momentum_scale": 0.0, "momentum_beta": 0.0},
         "medium": {},
-        "strong": {"warmup": 7, "scale": 2000.0, "threshold": 0.025, "momentum_scale": 0.5, "momentum_beta": 0.7},
+        "strong": {
+            "warmup": 7,
+            "scale": 2000.0,
+            "threshold": 0.025,
+            "momentum_scale": 0.5,
+            "momentum_beta": 0.7,
+        },
         "max": {"warmup": 0, "scale": 5000.0, "threshold": 1.0, "momentum_scale": 0.5, "momentum_beta": 0.7},
         "unsafe": {"text": "paper"},
-        "pocket": {"warmup": 0, "scale": 5000.0, "threshold": 1.0, "momentum_scale": 0.5, "momentum_beta": 0.7},
+        "pocket": {
+            "warmup": 0,
+            "scale": 5000.0,
+            "threshold": 1.0,
+            "momentum_scale": 0.5,
+            "momentum_beta": 0.7,
+        },
     }
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from unlearn_techniques.diffusion.model import StableDiffusion
 
-WORDS = "a cat dog wolf car of photo art style sketch blue".split()
+WORDS = ["a", "cat", "dog", "wolf", "car", "of", "photo", "art", "style", "sketch", "blue"]
 
 
 def tokenizer() -> Any:

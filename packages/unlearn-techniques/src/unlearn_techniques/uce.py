@@ -79,10 +79,22 @@ class UCE:
     }  # fmt: skip
 
     def __post_init__(self) -> None:
-        if min(self.lamb, self.erase_scale, self.preserve_scale or 0) < 0:
-            raise InvalidInput("UCE: lamb, erase_scale and preserve_scale are at least 0")
+        if self.lamb <= 0 or min(self.erase_scale, self.preserve_scale or 0) < 0:
+            raise InvalidInput(
+                "UCE: lamb is above 0, erase_scale and preserve_scale are at least 0; got "
+                f"{self.lamb}, {self.erase_scale}, {self.preserve_scale}"
+            )
         if not self.templates or any(t.count("{}") != 1 for t in self.templates):
             raise InvalidInput(f"UCE: each template has one {{}} for the word, got {self.templates}")
+
+    def check(self, concepts: Sequence[Concept]) -> None:
+        """Check what can be checked without a model.
+
+        Raises:
+            InvalidInput: a concept without anchor.
+        """
+        for concept in concepts:
+            self._anchor(concept)
 
     @torch.no_grad()
     def apply(
@@ -105,7 +117,7 @@ class UCE:
                     edited.append(c[:n])
                     read.append(r[:n])
             kept_words |= dict.fromkeys(concept.adjacent if self.preserve_adjacent else ())
-        prompts = [t.format(w) for w in kept_words if w not in forgotten for t in self.templates]
+        prompts = [(t, w) for w in kept_words if w not in forgotten for t in self.templates]
         kept = self._kept(model, prompts)
         default = 1.0 if self.variant == "2025" else max(0.1, 1 / (len(prompts) + 1))
         scales = {
@@ -139,20 +151,22 @@ class UCE:
     def _rows(self, model: StableDiffusion, template: str, word: str) -> Tensor:
         """Return the vectors (n, width) float64 that stand for `word` in a prompt; "" stands for an empty prompt."""
         before, _, after = template.partition("{}")
-        text = before + word + after if word else ""
         # BOS is row 0, so the last token of the word has the number of tokens up to it.
         last = len(model.tokenizer(before + word, add_special_tokens=False).input_ids) if word else 0
-        rows = model.encode([text])[0, last:].double()
+        rows = model.encode([before + word + after if word else ""])[0, last:].double()
+        if not len(rows):
+            raise InvalidInput(
+                f"UCE: {before + word!r} is longer than the {model.tokenizer.model_max_length} tokens read"
+            )
         return rows[:1] if self.variant == "2025" else rows
 
-    def _kept(self, model: StableDiffusion, prompts: Sequence[str]) -> Tensor:
+    def _kept(self, model: StableDiffusion, prompts: Sequence[tuple[str, str]]) -> Tensor:
         """Return the vectors (m, width) float64 of what is preserved: last tokens, or every row, "" included."""
         if self.variant == "2025":
-            ends = [len(model.tokenizer(p, add_special_tokens=False).input_ids) for p in prompts]
-            rows = [model.encode([p])[0, end : end + 1] for p, end in zip(prompts, ends, strict=True)]
-            width = model.unet.config.cross_attention_dim
-            return torch.cat([*rows, torch.empty(0, width, device=model.device, dtype=model.dtype)]).double()
-        return torch.cat([model.encode([p])[0] for p in ("", *prompts)]).double()
+            none = torch.empty(0, model.unet.config.cross_attention_dim, device=model.device).double()
+            return torch.cat([none, *(self._rows(model, template, word) for template, word in prompts)])
+        texts = ["", *(template.format(word) for template, word in prompts)]
+        return torch.cat([model.encode([text])[0] for text in texts]).double()
 
 
 def _orthogonal(wanted: Tensor, u: Tensor) -> Tensor:

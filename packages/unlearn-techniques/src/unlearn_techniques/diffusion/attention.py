@@ -26,10 +26,14 @@ def cross_attentions(unet: nn.Module) -> dict[str, Any]:
         if getattr(attention, "fused_projections", False):
             raise InvalidInput(f"{name} is fused: call unet.unfuse_qkv_projections() before editing")
         if getattr(attention, "added_kv_proj_dim", None):
-            raise InvalidInput(f"{name} reads its text through added projections, which no technique here edits")
+            raise InvalidInput(
+                f"{name} reads its text through added projections, which no technique here edits"
+            )
         for side in ("to_k", "to_v"):
             if not isinstance(getattr(attention, side), nn.Linear):
-                raise InvalidInput(f"{name}.{side} is adapted: merge and remove the adapters (LoRA) before editing")
+                raise InvalidInput(
+                    f"{name}.{side} is adapted: merge and remove the adapters (LoRA) before editing"
+                )
     return found
 
 

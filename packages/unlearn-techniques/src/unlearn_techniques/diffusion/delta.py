@@ -1,9 +1,9 @@
 """Weight edits as files: only the tensors that changed, in safetensors, with their record in the metadata.
 
-    delta = Delta.between(model, edited, record={"technique": "uce", ...})
-    delta.save("uce-dog.safetensors")
-    with Delta.load("uce-dog.safetensors").applied(pipeline):
-        ...  # the pipeline has forgotten; afterwards it is what it was, bit for bit
+delta = Delta.between(model, edited, record={"technique": "uce", ...})
+delta.save("uce-dog.safetensors")
+with Delta.load("uce-dog.safetensors").applied(pipeline):
+    ...  # the pipeline has forgotten; afterwards it is what it was, bit for bit
 """
 
 import contextlib

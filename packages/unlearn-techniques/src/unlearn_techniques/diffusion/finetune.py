@@ -64,7 +64,9 @@ def finetune(
 class Adam:
     """Adam (Kingma & Ba 2015, algorithm 1), equal to `torch.optim.Adam`, which costs five seconds to import."""
 
-    def __init__(self, parameters: Sequence[Tensor], lr: float, betas: tuple[float, float] = (0.9, 0.999)) -> None:
+    def __init__(
+        self, parameters: Sequence[Tensor], lr: float, betas: tuple[float, float] = (0.9, 0.999)
+    ) -> None:
         self.parameters, self.lr, self.betas, self.steps = list(parameters), lr, betas, 0
         self.first = [torch.zeros_like(p) for p in self.parameters]
         self.second = [torch.zeros_like(p) for p in self.parameters]

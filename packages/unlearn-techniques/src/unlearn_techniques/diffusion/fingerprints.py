@@ -30,5 +30,7 @@ def hooks_fingerprint(base: str, hooks: Iterable[Any]) -> str:
 
     A hook that holds more than JSON, such as the weights of an autoencoder, states a `fingerprint` of its own.
     """
-    named = [[type(hook).__qualname__, getattr(hook, "fingerprint", None) or settings_of(hook)] for hook in hooks]
+    named = [
+        [type(hook).__qualname__, getattr(hook, "fingerprint", None) or settings_of(hook)] for hook in hooks
+    ]
     return fingerprint([base, named]) if named else base

@@ -52,7 +52,9 @@ def load_pipeline(source: str, dtype: torch.dtype) -> Any:
     except Exception as error:  # diffusers, transformers, safetensors and the Hub raise types of their own
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         if Path(place).is_dir():
-            raise InvalidInput(f"{source!r} does not load as a Stable Diffusion pipeline: {reason}") from error
+            raise InvalidInput(
+                f"{source!r} does not load as a Stable Diffusion pipeline: {reason}"
+            ) from error
         raise Unavailable(
             f"cannot load {source!r} from the Hugging Face Hub: {reason}. Give --model a local folder, or pocket, "
             "which needs no network"
@@ -67,7 +69,9 @@ def check_parts(pipe: Any) -> None:
     """
     for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
         if getattr(pipe, part, None) is None:
-            raise InvalidInput(f"{type(pipe).__name__} has no {part}: only Stable Diffusion 1.x and 2.x are known")
+            raise InvalidInput(
+                f"{type(pipe).__name__} has no {part}: only Stable Diffusion 1.x and 2.x are known"
+            )
     config = pipe.unet.config
     if getattr(pipe, "text_encoder_2", None) is not None or config.get("addition_embed_type"):
         raise InvalidInput(f"{type(pipe).__name__} is SDXL: only Stable Diffusion 1.x and 2.x are known")

@@ -165,7 +165,9 @@ class StableDiffusion:
         for given, side in zip((height, width), own, strict=True):
             given = side * factor if given is None else given
             if given < 1 or given % (factor * divisor):
-                raise InvalidInput(f"pictures of {self.source} have sides of n x {factor * divisor}, got {given}")
+                raise InvalidInput(
+                    f"pictures of {self.source} have sides of n x {factor * divisor}, got {given}"
+                )
             sides.append(given // factor)
         return (self.unet.config.in_channels, *sides)  # type: ignore[return-value]
 
@@ -187,7 +189,11 @@ class StableDiffusion:
         return self.text_encoder(self.tokens(texts)).last_hidden_state  # type: ignore[no-any-return]
 
     def trajectory(
-        self, texts: Sequence[str] | None = None, *, embeddings: Tensor | None = None, empty: Tensor | None = None
+        self,
+        texts: Sequence[str] | None = None,
+        *,
+        embeddings: Tensor | None = None,
+        empty: Tensor | None = None,
     ) -> Trajectory:
         """Return the start of a trajectory for texts, or for embeddings (n, tokens, width) in their place.
 

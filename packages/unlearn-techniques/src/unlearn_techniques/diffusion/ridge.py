@@ -30,7 +30,14 @@ def change_of_reading(
 
 
 def ridge_edit(
-    weight: Tensor, edited: Tensor, wanted: Tensor, kept: Tensor, *, lamb: float, erase: float, preserve: float
+    weight: Tensor,
+    edited: Tensor,
+    wanted: Tensor,
+    kept: Tensor,
+    *,
+    lamb: float,
+    erase: float,
+    preserve: float,
 ) -> Tensor:
     """Return W' (out, d) float64 where the wanted outputs (n, out) are given themselves, as UCE's `tensor` edit does.
 

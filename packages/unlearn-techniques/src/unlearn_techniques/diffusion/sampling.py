@@ -69,7 +69,12 @@ class Sampler:
             made = type(model.scheduler).from_config(model.scheduler.config)
         else:
             # clip_sample is for pixels, not latents; DDIM has it on unless the configuration says otherwise.
-            config = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, **model.scheduler.config}
+            config = {
+                "clip_sample": False,
+                "set_alpha_to_one": False,
+                "steps_offset": 1,
+                **model.scheduler.config,
+            }
             made = getattr(diffusers, SCHEDULERS[self.scheduler]).from_config(config)
         made.set_timesteps(self.steps, device=model.device)
         return made

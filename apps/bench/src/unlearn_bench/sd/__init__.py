@@ -1,0 +1,1 @@
+"""`bench sd`: from a configuration to a record, a table and a picture."""

@@ -1,0 +1,198 @@
+"""A run, described completely: every name looked up and every setting checked before anything heavy loads."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from unlearn_bench.sd import worlds
+from unlearn_bench.sd.config import GROUPS, Config, Plug, Source
+from unlearn_core import registry
+from unlearn_core.concept import Concept
+from unlearn_core.errors import InvalidInput
+from unlearn_core.prompts import PromptSet
+from unlearn_core.spec import build, settings_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One technique on one concept of one model, and what is measured."""
+
+    technique: Any
+    technique_name: str
+    preset: str
+    """Name of the preset that the settings began with; "" for the technique's own defaults."""
+    concept: Concept
+    model: str
+    why: str
+    """Why this model was taken."""
+    sampler: Any
+    metrics: Mapping[str, Any]
+    prompts: Mapping[str, PromptSet]
+    """Group -> rows, for the groups that the metrics rate."""
+    seed: int
+    device: str
+    dtype: str
+    notes: tuple[str, ...] = field(default=())
+
+    def spec(self, fingerprint: str) -> dict[str, Any]:
+        """Return what decides the result, for a model with these weights; equal specs, equal run."""
+        return {
+            "technique": self.technique_name,
+            "config": settings_of(self.technique),
+            "concept": dataclasses.asdict(self.concept),
+            "model": self.model,
+            "model_fingerprint": fingerprint,
+            "sampler": settings_of(self.sampler),
+            "metrics": {name: settings_of(metric) for name, metric in self.metrics.items()},
+            "prompts": {
+                group: {"name": rows.name, "revision": rows.revision, "rows": len(rows),
+                        "dropped": rows.dropped, "fingerprint": rows.fingerprint}
+                for group, rows in self.prompts.items()
+            },
+            "seed": self.seed,
+            "dtype": self.dtype,
+        }  # fmt: skip
+
+    @property
+    def rows(self) -> PromptSet:
+        """All rows of all groups, each once: what has to be drawn."""
+        return PromptSet.merge(*self.prompts.values(), name="all")
+
+
+def prepare(config: Config, assignments: list[str] | None = None) -> Experiment:
+    """Return the experiment that a configuration describes.
+
+    Args:
+        config: what the user wrote.
+        assignments: "NAME=VALUE" for the technique and "METRIC.NAME=VALUE" for a metric.
+
+    Raises:
+        UnlearnError: a name nobody knows, a setting of the wrong type, prompts that cannot be read.
+    """
+    cls = registry.load("unlearn.techniques", config.technique.name)
+    settings, of_metrics = _assigned(assignments or [])
+    device, dtype = worlds.check_device(config.device, config.dtype)
+    model, why = worlds.choose_model(config.model, device)
+    if model != "pocket":
+        from unlearn_techniques.diffusion.loading import locate
+
+        locate(model)
+    world = worlds.world_of(model)
+    concept = world.concept(config.concept)
+    preset, begin = _preset(cls, config.technique.preset, world.presets(concept), config.technique.name)
+    if "preserve" in getattr(cls, "__dataclass_fields__", {}):
+        begin = {"preserve": world.preserved(concept), **begin}
+    technique = build(cls, {**begin, **config.technique.config, **settings})
+    if hasattr(technique, "check"):  # what it needs of a concept can be missing before a model is there
+        technique.check([concept])
+    metrics = _metrics(config.metrics, world.metrics(concept), of_metrics)
+    prompts = _prompts(config, world, concept, metrics)
+    from unlearn_techniques.diffusion.sampling import Sampler
+
+    chosen = {k: v for k, v in config.sampler.model_dump().items() if v is not None}
+    sampler = build(Sampler, {"steps": world.steps, "guidance_scale": world.guidance_scale, **chosen})
+    return Experiment(
+        technique=technique, technique_name=config.technique.name, preset=preset, concept=concept, model=model,
+        why=why, sampler=sampler, metrics=metrics, prompts=prompts, seed=config.seed, device=device, dtype=dtype,
+        notes=tuple(config.notes),
+    )  # fmt: skip
+
+
+def build_metrics(
+    asked: list[Plug] | None, known: Mapping[str, Mapping[str, Any]], assignments: list[str]
+) -> dict[str, Any]:
+    """Return the metrics that are asked for, with the settings of a world and those of the command line.
+
+    Raises:
+        UnlearnError: a name nobody knows, a setting of the wrong type.
+    """
+    settings, of_metrics = _assigned(assignments)
+    if settings:
+        raise InvalidInput(
+            f"--set {next(iter(settings))}=…: write METRIC.NAME=VALUE, such as clip_score.scale=cos"
+        )
+    return _metrics(asked, known, of_metrics)
+
+
+def _assigned(assignments: list[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    own: dict[str, Any] = {}
+    of_metrics: dict[str, dict[str, Any]] = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise InvalidInput(f"--set {text!r}: write NAME=VALUE, for example --set lamb=0.1")
+        metric, dot, setting = name.strip().replace("-", "_").partition(".")
+        parsed = _value(value.strip())
+        if dot:
+            of_metrics.setdefault(metric, {})[setting] = parsed
+        else:
+            own[metric] = parsed
+    return own, of_metrics
+
+
+def _value(text: str) -> Any:
+    """Return a list or mapping where the text is one in JSON; everything else is converted by its field."""
+    import json
+
+    if text[:1] not in "[{":
+        return None if text == "null" else text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"--set: {text!r} is no JSON: {error}") from None
+
+
+def _preset(cls: Any, asked: str | None, preferred: tuple[str, ...], name: str) -> tuple[str, dict[str, Any]]:
+    from unlearn_core.errors import one_of
+
+    presets = getattr(cls, "presets", {})
+    if asked == "none":
+        return "", {}
+    if asked is not None:
+        if asked not in presets:
+            raise InvalidInput(one_of(f"preset of {name}", asked, [*presets, "none"]))
+        return asked, presets[asked]
+    found = next((p for p in preferred if p in presets), "")
+    return found, presets.get(found, {})
+
+
+def _metrics(
+    asked: list[Plug] | None,
+    known: Mapping[str, Mapping[str, Any]],
+    assigned: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    plugs = asked if asked is not None else [Plug(name=name) for name in known]
+    found = {}
+    for plug in plugs:
+        cls = registry.load("unlearn.metrics", plug.name)
+        stated = {**plug.config, **assigned.get(plug.name, {})}
+        found[plug.name] = build(cls, {**known.get(plug.name, {}), **stated})
+    if unused := sorted(set(assigned) - set(found)):
+        raise InvalidInput(
+            f"--set {unused[0]}.…: {unused[0]!r} is none of the metrics of this run: {', '.join(found)}"
+        )
+    return found
+
+
+def _prompts(
+    config: Config, world: worlds.World, concept: Concept, metrics: Mapping[str, Any]
+) -> dict[str, PromptSet]:
+    """Return the rows of each group that a metric rates, or that a file was given for."""
+    wanted = {group for metric in metrics.values() for group in metric.prompts} | set(config.prompts)
+    found = {}
+    for group in (g for g in GROUPS if g in wanted):
+        source = config.prompts.get(group) or Source()
+        limits = [n for n in (source.limit, config.limit) if n is not None]
+        rows = world.prompts(group, concept, source.model_copy(update={"limit": min(limits, default=None)}))
+        if rows is not None and len(rows):
+            found[group] = rows
+    for name, metric in metrics.items():
+        if not set(metric.prompts) & set(found):
+            raise InvalidInput(
+                f"{name} rates pictures of {' or '.join(metric.prompts)}, and there are no such prompts for "
+                f"{concept.name!r}; give some in a file: prompts: {{{metric.prompts[0]}: rows.csv}}"
+            )
+    if not found:
+        raise InvalidInput("there is nothing to draw: no metric and no prompts")
+    return found

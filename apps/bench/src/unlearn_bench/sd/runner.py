@@ -1,0 +1,255 @@
+"""One run: load, unlearn, draw what is missing, measure, record.
+
+    record, path = run(prepare(config), Path("runs"))
+
+Everything is found again by what it depends on: pictures under `out/images` by model and sampler, edits under
+`out/edits` by technique, settings and seed, the record under its own id. So the unmodified model is drawn once for all
+techniques, a killed run goes on, and nothing is drawn twice.
+"""
+
+import hashlib
+import inspect
+import io
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from unlearn_bench.sd.experiment import Experiment
+from unlearn_core import atomic
+from unlearn_core.errors import InvalidInput, UnlearnError, UnlearnWarning
+from unlearn_core.record import RunRecord, run_id
+from unlearn_core.samples import SampleSet
+from unlearn_core.score import Score
+from unlearn_core.spec import fingerprint, settings_of
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, steps done, steps in all)."""
+
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+def run(
+    experiment: Experiment, out: Path, *, force: bool = False, progress: Progress | None = None
+) -> tuple[RunRecord, Path, bool]:
+    """Return the record of an experiment, its path, and whether it was there already.
+
+    Raises:
+        UnlearnError: the model cannot be loaded, the technique cannot be applied, nothing can be written.
+    """
+    check_out(out)
+    base = load(experiment)
+    spec = {**experiment.spec(base.fingerprint), "code": code_version(experiment.technique)}
+    folder = out / f"sd-{experiment.technique_name}-{_slug(experiment.concept.name)}-{run_id(spec)}"
+    path = folder / "record.json"
+    if path.is_file() and not force:
+        record = RunRecord.read(path)
+        if not any("error" in score for score in record.scores.values()):
+            return record, path, True
+    record = RunRecord.of("sd", spec)
+    record.environment["model_reason"] = experiment.why
+    record.notes = [*experiment.notes, *_notes(experiment)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UnlearnWarning)
+        with record.stage("unlearn"):
+            edited = unlearn(experiment, base, out / "edits", progress)
+        before = draw(experiment, base, out, record, "baseline", progress)
+        after = before if edited is base else draw(experiment, edited, out, record, "pictures", progress)
+        record.scores = measure(experiment, after, before, record, progress)
+    record.notes += dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UnlearnWarning))
+    record.environment["edited_fingerprint"] = edited.fingerprint
+    record.environment["images_folder"] = str(after.folder)
+    with record.stage("sheet"):
+        from unlearn_bench.sd.sheet import draw_sheet
+
+        picture = io.BytesIO()
+        draw_sheet(experiment, before, after).save(picture, "PNG", optimize=True)
+        with atomic.replacing(folder / "sheet.png") as file:
+            file.write(picture.getvalue())
+    record.files = {"sheet": "sheet.png"}
+    record.write(path)
+    return record, path, False
+
+
+def load(experiment: Experiment) -> Any:
+    """Return the unmodified model on its device."""
+    import torch
+
+    from unlearn_techniques.diffusion.model import StableDiffusion
+
+    dtype = getattr(torch, DTYPES[experiment.dtype])
+    return StableDiffusion.load(experiment.model, dtype=dtype, device=experiment.device)
+
+
+def unlearn(experiment: Experiment, base: Any, folder: Path, progress: Progress | None) -> Any:
+    """Return the model that forgot; what was trained before is read from its delta."""
+    from unlearn_techniques.diffusion.delta import Delta
+
+    made_by = {
+        "technique": experiment.technique_name,
+        "config": settings_of(experiment.technique),
+        "concept": experiment.spec("")["concept"],
+        "seed": experiment.seed,
+    }
+    key = fingerprint([made_by, base.fingerprint, code_version(experiment.technique)])[:12]
+    path = folder / f"{experiment.technique_name}-{_slug(experiment.concept.name)}-{key}.safetensors"
+    if path.is_file():
+        return Delta.load(path).apply(base)
+    report = None if progress is None else lambda done, total: progress("unlearning", done, total)
+    edited = experiment.technique.apply(base, [experiment.concept], seed=experiment.seed, progress=report)
+    if edited is not base and not edited.hooks:
+        Delta.between(base, edited, record=made_by).save(path)
+    return edited
+
+
+def draw(
+    experiment: Experiment, model: Any, out: Path, record: RunRecord, stage: str, progress: Progress | None
+) -> SampleSet:
+    """Return the pictures of all rows, drawing those that are not there yet; each is stored as soon as it is."""
+    sampler = experiment.sampler
+    drawn_by = {**settings_of(sampler), "batch": sampler.batch_for(model)}
+    key = fingerprint([model.fingerprint, drawn_by, experiment.dtype, model.device.type])[:12]
+    samples = SampleSet(out / "images" / key)
+    rows = experiment.rows.rows
+    missing = samples.missing(rows)
+    counts = record.environment.setdefault("images", {"generated": 0, "reused": 0})
+    with record.stage(stage):
+        report = None if progress is None else lambda done, total: progress(stage, done, total)
+        pictures = model.generate(missing, sampler, progress=report) if missing else iter(())
+        for row, picture in zip(missing, pictures, strict=True):
+            samples.add(row, png(picture))
+    counts["generated"] += len(missing)
+    counts["reused"] += len(rows) - len(missing)
+    return samples.only(rows)
+
+
+def measure(
+    experiment: Experiment, after: SampleSet, before: SampleSet, record: RunRecord, progress: Progress | None
+) -> dict[str, Any]:
+    """Return the scores of every metric with those of the unmodified model; a failure is an entry like any other."""
+    found: dict[str, Any] = {}
+    for index, (name, metric) in enumerate(experiment.metrics.items()):
+        if progress:
+            progress("measuring", index, len(experiment.metrics))
+        with record.stage(f"measure {name}"):
+            try:
+                found[name] = compared(metric, after, before)
+            except Exception as error:
+                # Foreign metrics may raise anything; the others' results must not be lost with it.
+                found[name] = {"error": f"{type(error).__name__}: {error}"}
+                if not isinstance(error, UnlearnError):
+                    found[name]["traceback"] = traceback.format_exc()
+    if progress:
+        progress("measuring", len(experiment.metrics), len(experiment.metrics))
+    return found
+
+
+def compared(metric: Any, after: SampleSet, before: SampleSet | None) -> dict[str, Any]:
+    """Return a metric's score as JSON, and beside it the unmodified model's and the paired difference."""
+    score = metric.measure(after, before)
+    found: dict[str, Any] = score.to_mapping()
+    if before is not None:
+        baseline = score if after is before else metric.measure(before, before)
+        found["baseline"] = baseline.to_mapping()
+        found["difference"] = _differences(score, baseline)
+    return found
+
+
+def _differences(score: Score, baseline: Score) -> dict[str, Any]:
+    """Return name -> paired difference of the score ("value") and of each of its parts."""
+    from unlearn_metrics.statistics import paired_difference
+
+    pairs = {"value": (score, baseline)}
+    for name, part in score.parts.items():
+        if isinstance(part, Score) and isinstance(other := baseline.parts.get(name), Score):
+            pairs[name] = (part, other)
+    found = {}
+    for name, (a, b) in pairs.items():
+        if isinstance(a.per_sample, Mapping) and isinstance(b.per_sample, Mapping):
+            difference = paired_difference(a.per_sample, b.per_sample)
+            found[name] = {field: getattr(difference, field) for field in ("value", "low", "high", "n", "p")}
+    return found
+
+
+def code_version(technique: Any) -> str:
+    """Return a hash of the technique's own file: other code, another result."""
+    source = Path(inspect.getfile(type(technique))).read_bytes()
+    return hashlib.sha256(source).hexdigest()[:12]
+
+
+def check_out(out: Path) -> None:
+    """Check that runs can be written below `out`.
+
+    Raises:
+        InvalidInput: it is the folder of one run.
+        Unavailable: it cannot be written.
+    """
+    if (out / "record.json").is_file():
+        raise InvalidInput(
+            f"--out {str(out)!r} is the folder of a run that is done; give the folder above it, {str(out.parent)!r}"
+        )
+    if (out / "metadata.jsonl").is_file():
+        raise InvalidInput(f"--out {str(out)!r} is a folder of images; give another one, such as runs")
+    atomic.make_folder(out)
+
+
+def png(picture: Any) -> bytes:
+    """Return a uint8 RGB picture (h, w, 3) as PNG."""
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.fromarray(picture).save(data, "PNG")
+    return data.getvalue()
+
+
+def document(record: RunRecord, path: Path, *, reused: bool) -> dict[str, Any]:
+    """Return what `--json` prints of a run."""
+    images = dict(record.environment["images"])
+    if reused:
+        images = {"generated": 0, "reused": images["generated"] + images["reused"]}
+    memory = [stage.peak_memory for stage in record.stages.values()]
+    return {
+        "run_id": record.run_id,
+        "technique": record.spec["technique"],
+        "config": record.spec["config"],
+        "model": record.spec["model"],
+        "concept": record.spec["concept"]["name"],
+        "seed": record.spec["seed"],
+        "scores": {name: _short(score) for name, score in record.scores.items()},
+        "images": {**images, "folder": record.environment["images_folder"]},
+        "seconds": {name: stage.seconds for name, stage in record.stages.items()},
+        "peak_memory_mb": max(memory, default=0.0),
+        "notes": record.notes,
+        "reused": reused,
+        "sheet": str(path.parent / record.files["sheet"]),
+        "record": str(path),
+    }
+
+
+def _short(score: Mapping[str, Any]) -> dict[str, Any]:
+    if "error" in score:
+        return {"error": score["error"]}
+    interval = score["interval"] or {"low": None, "high": None}
+    short = {
+        "value": score["value"], "low": interval["low"], "high": interval["high"], "n_scored": score["n_scored"],
+        "n_unscored": score["n_unscored"], "direction": score["direction"],
+        "parts": {k: _short(v) if isinstance(v, Mapping) else v for k, v in score["parts"].items()},
+    }  # fmt: skip
+    if "baseline" in score:
+        short["baseline"] = _short(score["baseline"])
+        short["difference"] = score["difference"].get("value")
+    return short
+
+
+def _notes(experiment: Experiment) -> Iterator[str]:
+    if experiment.preset.startswith("pocket"):
+        yield f"{experiment.technique_name}: settings of the preset {experiment.preset!r}, chosen on pocket-sd itself"
+    for group, rows in experiment.prompts.items():
+        if rows.dropped:
+            yield f"{rows.dropped} prompts of the group {group!r} were dropped: sexual and about minors, or empty"
+
+
+def _slug(name: str) -> str:
+    letters = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
+    return letters[:24] or "concept"

@@ -1,0 +1,188 @@
+"""`bench sd`, `run`, `score`, `show`, `validate`, `schema`: concept unlearning of Stable Diffusion."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from unlearn_bench.sd.config import Config
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Force = Annotated[bool, typer.Option("--force", help="Measure again even if it was done.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="A setting of the technique, or METRIC.NAME=VALUE; repeatable."
+    ),
+]
+ConfigFile = Annotated[Path, typer.Option("--config", help="YAML or JSON, ours or eval-learn's.")]
+
+
+def run_technique(
+    technique: Annotated[str | None, typer.Option(help="Registered technique; see `bench list`.")] = None,
+    concept: Annotated[str | None, typer.Option(help="What to forget; dog for pocket, else nudity.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="auto, pocket, a Hub id, or a folder in diffusers layout.")
+    ] = None,
+    metrics: Annotated[str | None, typer.Option(help="Names, separated by commas.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Settings of the technique; 'none' for its defaults.")
+    ] = None,
+    set_: Settings = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Prompts of each group at most.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler.")] = None,
+    guidance: Annotated[float | None, typer.Option(min=0, help="Guidance scale.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="ddim, pndm, euler, dpm, …, model.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Pictures per call; found if left out.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, auto.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="fp32, fp16, bf16, auto.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Root of the technique's randomness.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of all runs.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML or JSON; options take precedence.")] = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Make a Stable Diffusion forget a concept, and say what it still draws and how well."""
+    from unlearn_bench.sd import config as configs
+
+    found = configs.load(config) if config else configs.Config()
+    sampler = {"steps": steps, "guidance_scale": guidance, "scheduler": scheduler, "batch": batch}
+    top = {
+        "technique": technique, "concept": concept, "model": model, "limit": limit, "device": device, "dtype": dtype,
+        "seed": seed, "out": out, "metrics": metrics.split(",") if metrics is not None else None,
+    }  # fmt: skip
+    mapping = found.model_dump(exclude_unset=True)
+    if technique and mapping.get("technique", {}).get("name") == technique:
+        top["technique"] = None  # the file's settings stay
+    if metrics is not None:
+        stated = {m["name"]: m for m in mapping.get("metrics") or []}
+        top["metrics"] = [stated.get(name.strip(), name.strip()) for name in metrics.split(",")]
+    mapping |= {key: value for key, value in top.items() if value is not None}
+    mapping["sampler"] = {**mapping.get("sampler", {}), **{k: v for k, v in sampler.items() if v is not None}}
+    if preset is not None:
+        chosen = mapping.get("technique", {"name": "uce"})
+        mapping["technique"] = {**({"name": chosen} if isinstance(chosen, str) else chosen), "preset": preset}
+    _run(configs.build(mapping, str(config) if config else "the command line"), set_ or [], force, json)
+
+
+def run_config(config: ConfigFile, set_: Settings = None, force: Force = False, json: Json = False) -> None:
+    """Run what a configuration file describes: ours, or one of eval-learn as it is."""
+    from unlearn_bench.sd.config import load
+
+    _run(load(config), set_ or [], force, json)
+
+
+def validate_config(config: ConfigFile, set_: Settings = None) -> None:
+    """Check a configuration file: every name, type and file in it, without loading a model."""
+    from unlearn_bench import tables
+    from unlearn_bench.sd.config import load
+    from unlearn_bench.sd.experiment import prepare
+
+    experiment = prepare(load(config), set_ or [])
+    tables.say(f"{config}: well-formed")
+    for line in tables.summary(experiment):
+        tables.say(f"  {line}")
+
+
+def print_schema() -> None:
+    """Print the JSON Schema of configuration files, for editors."""
+    from unlearn_bench import tables
+    from unlearn_bench.sd.config import schema
+
+    tables.print_json(schema())
+
+
+def show_card(
+    name: Annotated[str, typer.Argument(help="A technique, method or metric; see `bench list`.")],
+) -> None:
+    """Print the card of a technique, method or metric: paper, idea, defaults and where they come from."""
+    import inspect
+
+    from unlearn_bench import tables
+    from unlearn_core import registry
+    from unlearn_core.errors import NotRegistered, one_of
+
+    groups = ("unlearn.techniques", "unlearn.metrics", "unlearn.methods", "unlearn.attacks")
+    group = next((g for g in groups if name in registry.names(g)), None)
+    if group is None:
+        everything = [known for g in groups for known in registry.names(g)]
+        raise NotRegistered(one_of("technique, method or metric", name, everything))
+    cls = registry.load(group, name)
+    module = inspect.getmodule(cls)
+    tables.print_card(name, inspect.cleandoc(module.__doc__ or ""), cls)
+
+
+def score_folder(
+    folder: Annotated[
+        Path, typer.Argument(help="Images: an imagefolder with metadata.jsonl, or plain files.")
+    ],
+    metrics: Annotated[str, typer.Option(help="Names, separated by commas.")],
+    prompts: Annotated[
+        Path | None, typer.Option(help="A table with a column file_name that says what each image shows.")
+    ] = None,
+    group: Annotated[str, typer.Option(help="Group of the images that state none.")] = "target",
+    concept: Annotated[str | None, typer.Option(help="Concept of the images that state none.")] = None,
+    model: Annotated[
+        str, typer.Option(help="Whose eyes to use by default: pocket's, or open ones.")
+    ] = "open",
+    baseline: Annotated[
+        Path | None, typer.Option(help="Images of the unmodified model for the same prompts.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="METRIC.NAME=VALUE", help="A setting of a metric; repeatable."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Rate images that anything may have made."""
+    from unlearn_bench import tables
+    from unlearn_bench.sd.config import ConceptConfig, Plug
+    from unlearn_bench.sd.experiment import build_metrics
+    from unlearn_bench.sd.scoring import score
+    from unlearn_bench.sd.worlds import world_of
+
+    world = world_of(model)
+    about = world.concept(ConceptConfig(name=concept) if concept else None)
+    asked = [Plug(name=name.strip()) for name in metrics.split(",")]
+    chosen = build_metrics(asked, world.metrics(about), set_ or [])
+    found = score(folder, chosen, table=prompts, group=group, concept=concept, baseline=baseline)
+    if json:
+        tables.print_json(found)
+    else:
+        tables.print_sd_scores(found["scores"], with_baseline=baseline is not None)
+        for note in found["notes"]:
+            tables.say(f"note: {note}")
+    if any("error" in entry for entry in found["scores"].values()):
+        raise typer.Exit(1)
+
+
+def _run(config: "Config", assignments: list[str], force: bool, json: bool) -> None:
+    from unlearn_bench import tables
+    from unlearn_bench.progress import progress_bar
+    from unlearn_bench.sd.experiment import prepare
+
+    experiment = prepare(config, assignments)
+    if not json:
+        tables.say(f"model {experiment.model}: {experiment.why}")
+    from unlearn_bench.sd import runner
+
+    with progress_bar(quiet=json) as progress:
+        record, path, reused = runner.run(experiment, config.out, force=force, progress=progress)
+    found: dict[str, Any] = runner.document(record, path, reused=reused)
+    if json:
+        tables.print_json(found)
+    else:
+        tables.print_sd_run(record, found)
+    if any("error" in entry for entry in record.scores.values()):
+        raise typer.Exit(1)
+
+
+COMMANDS = {
+    "sd": run_technique,
+    "run": run_config,
+    "score": score_folder,
+    "show": show_card,
+    "validate": validate_config,
+    "schema": print_schema,
+}

@@ -1,0 +1,1 @@
+"""Metrics, detectors, classifiers and feature extractors for images that exist; nothing here draws one."""

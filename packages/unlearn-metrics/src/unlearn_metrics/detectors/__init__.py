@@ -1,0 +1,1 @@
+"""What says whether a concept is seen: entry points of `unlearn.detectors`."""

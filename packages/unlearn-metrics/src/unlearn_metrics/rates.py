@@ -1,0 +1,60 @@
+"""Shares of images, also averaged over labels as published tables do, and how sure they are."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+
+import numpy as np
+
+from unlearn_core.score import Interval
+from unlearn_metrics.statistics import mean_interval
+
+LEVEL = 0.95
+
+
+def rate(hits: Sequence[float], texts: Sequence[str]) -> tuple[float, Interval]:
+    """Return the share of `hits` and its interval: `weighted_rate` where all images count alike."""
+    return weighted_rate(hits, texts, [""] * len(hits), {"": 1.0})
+
+
+def weighted_rate(
+    hits: Sequence[float], texts: Sequence[str], strata: Sequence[str], weights: Mapping[str, float]
+) -> tuple[float, Interval]:
+    """Return the sum over strata of weight times share of `hits`, and its 95 % interval.
+
+    The interval is Wilson's for n images; where strata weigh images differently, for Kish's effective number
+    1 / sum(weight² / images). Where images share a prompt text, it is widened to what the bootstrap over texts
+    gives: that alone would claim certainty where all images agree.
+
+    Args:
+        hits: 1 or 0 an image; at least one.
+        texts: the prompt of each image.
+        strata: what each image counts under.
+        weights: stratum -> weight; they add up to 1.
+    """
+    y, names = np.asarray(hits, np.float64), list(dict.fromkeys(strata))
+    index = np.array([names.index(s) for s in strata])
+    n, weight = np.bincount(index), np.array([weights[name] for name in names])
+    shares = np.bincount(index, y) / n
+    value = math.fsum(weight * shares) / math.fsum(weight)  # exactly 1 where every share is
+    effective = 1 / float((weight**2 / n).sum())
+    equal = math.isclose(effective, len(y))
+    low, high = _wilson(value, effective)
+    how = "wilson" if equal else "wilson with Kish's effective n"
+    if len(set(texts)) < len(texts):
+        # Each image's share in the sum, so that a mean over images has the value and the spread of the sum.
+        shares_of = value + len(y) * (weight / n)[index] * (y - shares[index])
+        if (drawn := mean_interval(shares_of, texts, LEVEL)) is not None:
+            low, high = min(low, max(drawn.low, 0.0)), max(high, min(drawn.high, 1.0))
+            how = f"bootstrap by prompt, no narrower than {how}"
+    return value, Interval(low=low, high=high, level=LEVEL, how=how)
+
+
+def _wilson(p: float, n: float) -> tuple[float, float]:
+    """Return Wilson's bounds as `unlearn_core.score.wilson` does, for an n that need not be whole."""
+    w = NormalDist().inv_cdf((1 + LEVEL) / 2) ** 2 / n
+    middle, half = p + w / 2, math.sqrt(w * p * (1 - p) + w * w / 4)
+    # At the ends the formula gives exactly 0 and 1; rounding would put the value outside its own interval.
+    low = 0.0 if p == 0 else min(p, (middle - half) / (1 + w))
+    high = 1.0 if p == 1 else max(p, (middle + half) / (1 + w))
+    return low, high
