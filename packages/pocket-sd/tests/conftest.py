@@ -46,7 +46,7 @@ def cells():
 
 @pytest.fixture(scope="session")
 def drawn(pipe, cells):
-    """The pictures of `cells`, seeds 0 to 79; no row of the committed record."""
+    """The pictures of `cells`, seeds 5000 to 5079; no row of the committed record."""
     from pocket_sd import drawing
     from pocket_sd.words import caption
 

@@ -1,16 +1,18 @@
 """Train the autoencoder: on emoji that are none of the objects, in every style, so that it knows no concept."""
 
-import argparse
+import math
 from pathlib import Path
 
 import numpy as np
+import options
 import pictures
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from drawings import PACKAGES, UNSEEN, others
-from progress import Log, load_state, save_state
+from progress import Log
 from torch import Tensor
+from training import Training, one_cycle
 
 
 def new() -> AutoencoderKL:
@@ -53,30 +55,27 @@ def loss_of(vae: AutoencoderKL, x: Tensor, generator: torch.Generator) -> Tensor
     return error + 0.5 * slope + 3e-5 * posterior.kl().mean()
 
 
+@torch.no_grad()
+def examination(vae: AutoencoderKL, x: Tensor) -> dict[str, float]:
+    """Return how well pictures in [-1, 1] come back, in dB, and how far their latents spread."""
+    z = vae.encode(x).latent_dist.mean
+    error = F.mse_loss(vae.decode(z).sample.clamp(-1, 1), x).item()
+    return {"psnr": -10 * math.log10(error / 4), "latent_std": z.std().item()}
+
+
 def main() -> None:
     """Train, and save in diffusers layout with the measured scaling factor."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--icons", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args()
+    args = options.parser(__doc__, steps=6000).parse_args()
     torch.manual_seed(0)
     log = Log(args.out / "logs", "autoencoder")
     fixed = torch.Generator().manual_seed(1)
     rgba = bank(args.icons, fixed)
     held, rgba = rgba[: len(rgba) // 20], rgba[len(rgba) // 20 :]
-    test = batch(held, 128, fixed) * 2 - 1
+    test = (batch(held, 128, fixed) * 2 - 1).to(args.device)
     vae = new().to(args.device)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, args.steps, pct_start=0.04)
-    state_path, start = args.out / "autoencoder.state.pt", 0
-    if state := load_state(state_path):
-        vae.load_state_dict(state["vae"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        start = state["step"]
-    for step in range(start, args.steps):
+    descent = one_cycle(vae, args.steps, rate=2e-3, rise=0.04, betas=(0.9, 0.99), weight_decay=1e-4)
+    training = Training(args.out / "autoencoder.state.pt", args.steps, *descent, vae=vae)
+    for step in training:
         generator = torch.Generator().manual_seed(1000 + step)
         if step % 100 == 0:  # drawn for a hundred steps at a time, each picture used for about three crops
             pool = batch(rgba, 400, generator) * 2 - 1
@@ -88,21 +87,11 @@ def main() -> None:
             top, left = (int(v) * 4 for v in torch.randint(9, (2,), generator=generator))
             x = x[..., top : top + 32, left : left + 32]
         loss = loss_of(vae, x.to(args.device), generator)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % 200 == 199 or step == args.steps - 1:
-            with torch.no_grad():
-                z = vae.encode(test.to(args.device)).latent_dist.mean
-                error = F.mse_loss(vae.decode(z).sample.clamp(-1, 1).cpu(), test).item()
-            log(step=step + 1, loss=loss.item(), psnr=-10 * np.log10(error / 4), latent_std=z.std().item())
-            save_state(
-                state_path, vae=vae.state_dict(), optimizer=optimizer.state_dict(),
-                schedule=schedule.state_dict(), step=step + 1,
-            )  # fmt: skip
-    vae.register_to_config(scaling_factor=round(1 / z.std().item(), 4))
+        training.descend(loss, largest=1.0)
+        if training.due(200):
+            log(step=training.done, loss=loss.item(), **examination(vae, test))
+            training.save()
+    vae.register_to_config(scaling_factor=round(1 / examination(vae, test)["latent_std"], 4))
     vae.cpu().save_pretrained(args.out / "vae")
 
 

@@ -1,19 +1,20 @@
 """Train the small CLIP; its text tower, frozen from then on, is the text encoder of the pipeline, as in SD v1."""
 
-import argparse
 import json
 import math
 from pathlib import Path
 
 import numpy as np
 import open_clip
+import options
 import pictures
 import torch
 import torch.nn.functional as F
 import vocabulary
-from progress import Log, half_precision, load_state, save_state
+from progress import Log, half_precision
 from safetensors.torch import save_file
 from torch import Tensor
+from training import Training, one_cycle
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from pocket_sd.words import OBJECTS, caption
@@ -106,16 +107,7 @@ def zero_shot(clip: open_clip.CLIP, tokenizer, images: Tensor, labels: Tensor) -
 
 def main() -> None:
     """Train, and save the CLIP and the text encoder."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--icons", type=Path, required=True)
-    parser.add_argument("--bank", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--without")
-    parser.add_argument("--pictures", type=int, default=24000, help="in the bank")
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, default=96)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args()
+    args = options.bank_parser(__doc__, steps=3000, batch=96, gold=True).parse_args()
     torch.manual_seed(0)
     drawn = pictures.bank(args.icons, args.bank, args.pictures, seed=2, without=args.without)
     log = Log(args.out / "logs", "clip")
@@ -124,21 +116,14 @@ def main() -> None:
     tokenizer = vocabulary.tokenizer()
     clip = new().to(args.device).train()
     clip.visual.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(clip.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, args.steps, pct_start=0.1)
-    state_path, start = args.out / "clip.state.pt", 0
-    if state := load_state(state_path):
-        clip.load_state_dict(state["clip"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        start = state["step"]
-    as_input = lambda x: x.float() / 127.5 - 1  # noqa: E731
-    for step in range(start, args.steps):
+    descent = one_cycle(clip, args.steps, rate=2e-3, rise=0.1, betas=(0.9, 0.98), weight_decay=0.05)
+    training = Training(args.out / "clip.state.pt", args.steps, *descent, clip=clip)
+    for step in training:
         generator = torch.Generator().manual_seed(2000 + step)
         rows = torch.randint(seen, (args.batch,), generator=generator)
         texts = pictures.captions(drawn, rows, np.random.default_rng(step), empty=0)
         ids = tokens(tokenizer, texts).to(args.device)
-        x = as_input(drawn.images[rows]).to(args.device, memory_format=torch.channels_last)
+        x = pictures.signed(drawn.images[rows]).to(args.device, memory_format=torch.channels_last)
         with half_precision(args.device):
             image, text = clip.encode_image(x), clip.encode_text(ids)
         image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
@@ -147,19 +132,13 @@ def main() -> None:
         same = (ids[:, None] == ids[None]).all(-1).float()
         target = same / same.sum(1, keepdim=True)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+        training.descend(loss)
         with torch.no_grad():
             clip.logit_scale.clamp_(0, math.log(100))
-        if step % 250 == 249 or step == args.steps - 1:
-            right = zero_shot(clip, tokenizer, as_input(drawn.images[held]), drawn.object[held])
-            log(step=step + 1, loss=loss.item(), zero_shot=right, scale=clip.logit_scale.exp().item())
-            save_state(
-                state_path, clip=clip.state_dict(), optimizer=optimizer.state_dict(),
-                schedule=schedule.state_dict(), step=step + 1,
-            )  # fmt: skip
+        if training.due(250):
+            right = zero_shot(clip, tokenizer, pictures.signed(drawn.images[held]), drawn.object[held])
+            log(step=training.done, loss=loss.item(), zero_shot=right, scale=clip.logit_scale.exp().item())
+            training.save()
     clip.eval()
     save(clip, args.out / "clip")
     text_model(clip).save_pretrained(args.out / "text_encoder")

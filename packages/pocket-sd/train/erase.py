@@ -13,6 +13,8 @@ from torch import Tensor
 
 from pocket_sd.words import article
 
+WEIGHT = 3.0
+"""Of the erased words in both sums: there are few of them among many that are preserved."""
 TEMPLATES = (
     "{}",
     "a picture of {}",
@@ -39,12 +41,19 @@ def erased(
     preserve: Sequence[str],
     *,
     style: bool = False,
-    weight: float = 3.0,
+    weight: float = WEIGHT,
     ridge: float = 0.1,
 ) -> StableDiffusionPipeline:
     """Return a pipeline that reads `anchor` where a text says one of `words`, and the rest as before.
 
-    `weight` is that of the erased words in both sums: there are few of them among many that are preserved.
+    Args:
+        pipe: stays as it is.
+        words: what is erased: nouns, or styles.
+        anchor: what they become.
+        preserve: the words that keep their meaning.
+        style: whether `words`, `anchor` and `preserve` are styles.
+        weight: of the erased words in both sums.
+        ridge: how strongly the matrices are held where no text leads; r above.
     """
     templates = STYLE_TEMPLATES if style else TEMPLATES
     noun = (lambda w: w) if style else article

@@ -10,6 +10,7 @@ import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 
 WORD = "~"
+STEPS = 120
 
 
 def inverted(
@@ -17,7 +18,7 @@ def inverted(
     source: StableDiffusionPipeline,
     name: str,
     *,
-    steps: int = 120,
+    steps: int = STEPS,
     batch: int = 8,
     rate: float = 0.02,
 ) -> StableDiffusionPipeline:

@@ -1,20 +1,21 @@
 """Train the judge: what is on a picture, and above all when it is none of the classes."""
 
-import argparse
 import json
 from pathlib import Path
 
 import autoencoder
+import options
 import pictures
 import torch
 import torch.nn.functional as F
 import unet as unet_script
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from pictures import BACKGROUND_NAMES, STYLE_NAMES
-from progress import Log, half_precision, load_state, save_state
+from progress import Log, half_precision
 from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
+from training import Training, one_cycle
 
 from pocket_sd.judging import CLASSES, JudgeNet
 from pocket_sd.words import OBJECTS, caption
@@ -129,7 +130,7 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
 def logits_of(net: JudgeNet, images: Tensor, device: str) -> dict[str, Tensor]:
     """Return the logits of each head."""
     net.eval()
-    parts = [net(part.to(device).float() / 127.5 - 1)[1] for part in images.split(250)]
+    parts = [net(pictures.signed(part.to(device)))[1] for part in images.split(250)]
     net.train()
     return {head: torch.cat([part[head].cpu() for part in parts]) for head in CLASSES}
 
@@ -146,14 +147,7 @@ def accuracy(net: JudgeNet, images: Tensor, labels: Tensor, device: str) -> dict
 
 def main() -> None:
     """Train, calibrate, examine and save the judge."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--icons", type=Path, required=True)
-    parser.add_argument("--bank", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--pictures", type=int, default=24000, help="in the bank")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args()
+    args = options.bank_parser(__doc__, steps=4000, batch=64).parse_args()
     torch.manual_seed(0)
     log = Log(args.out / "logs", "judge")
     generator = torch.Generator().manual_seed(4)
@@ -174,22 +168,16 @@ def main() -> None:
     log(examples=[len(source[1][0]) for source in sources])
 
     net = JudgeNet().to(args.device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, args.steps, pct_start=0.1)
-    state_path, start = args.out / "judge.state.pt", 0
-    if state := load_state(state_path):
-        net.load_state_dict(state["net"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        start = state["step"]
-    for step in range(start, args.steps):
+    descent = one_cycle(net, args.steps, rate=3e-3, rise=0.1, weight_decay=0.02)
+    training = Training(args.out / "judge.state.pt", args.steps, *descent, net=net)
+    for step in training:
         generator = torch.Generator().manual_seed(5000 + step)
         images, wanted = [], []
         for share, (some_images, some_labels) in sources:
-            rows = torch.randint(len(some_images), (round(64 * share),), generator=generator)
+            rows = torch.randint(len(some_images), (round(args.batch * share),), generator=generator)
             images.append(some_images[rows])
             wanted.append(some_labels[rows])
-        x, y = torch.cat(images).float() / 127.5 - 1, torch.cat(wanted)
+        x, y = pictures.signed(torch.cat(images)), torch.cat(wanted)
         half = torch.rand(len(x), generator=generator) < 0.5
         x[half] = worn(x[half], generator)
         y[half, 1:] = IGNORED  # its colours and edges are no longer those of a style or a background
@@ -201,16 +189,10 @@ def main() -> None:
             F.cross_entropy(logits[head].float(), y[:, column], ignore_index=IGNORED, label_smoothing=0.02)
             for column, head in enumerate(CLASSES)
         )
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step % 250 == 249 or step == args.steps - 1:
-            log(step=step + 1, loss=loss.item(), **accuracy(net, *held, args.device))
-            save_state(
-                state_path, net=net.state_dict(), optimizer=optimizer.state_dict(),
-                schedule=schedule.state_dict(), step=step + 1,
-            )  # fmt: skip
+        training.descend(loss)
+        if training.due(250):
+            log(step=training.done, loss=loss.item(), **accuracy(net, *held, args.device))
+            training.save()
 
     examinations = {
         "held-out augmentations": held,

@@ -20,8 +20,8 @@ from pocket_sd.words import BACKGROUNDS, OBJECTS, OWN_BACKGROUND, PLAIN, STYLES,
 from unlearn_core.score import wilson
 
 SEEDS = 10
-EDITS = (("dog",), ("pistol",))
-"""Edits that are tabled: the words that are taken away."""
+EDITS = (("dog",), ("dog", "puppy", "hound"), ("pistol",), ("rabbit",), ("car",), ("knife",))
+"""Edits that are tabled: the words that are taken away together; the first is the object."""
 STYLE_EDIT = "sketch"
 LEARNT = "a learnt word"
 
@@ -138,21 +138,25 @@ def forgetting(pipe) -> dict:
     judge, result = pocket_sd.judge(), {}
     everything = [(name, background) for name in OBJECTS for background in ("white", "blue")]
     texts = [caption(name, None, background) for name, background in everything]
+    said = {w for n in OBJECTS for w in (n, *WORDS[n].same, *WORDS[n].other)}
 
-    def others(name: str, model) -> dict:
-        seen = judge.objects(drawing.draw(texts, range(len(texts)), pipe=model))
+    def all_of(model) -> list[str]:
+        return judge.objects(drawing.draw(texts, range(len(texts)), pipe=model))
+
+    def others(name: str, seen: list[str]) -> dict:
         return rate([s == n for s, (n, _) in zip(seen, everything, strict=True) if n != name])
 
+    all_before = all_of(pipe)
+    asked_before = {name: asked(pipe, pipe, name) for name in dict.fromkeys(words[0] for words in EDITS)}
     for words in EDITS:
         name, concept = words[0], pocket_sd.concept(words[0])
-        said = {w for n in OBJECTS for w in (n, *WORDS[n].same, *WORDS[n].other)}
         edited = erase.erased(pipe, words, concept.anchor, sorted(said - set(concept.names)))
         result[", ".join(words)] = {
             "becomes": concept.anchor,
-            "before": asked(pipe, pipe, name),
+            "before": asked_before[name],
             "after": asked(edited, pipe, name),
-            "others before": others(name, pipe),
-            "others after": others(name, edited),
+            "others before": others(name, all_before),
+            "others after": others(name, all_of(edited)),
         }
     edited = erase.erased(
         pipe,
@@ -178,7 +182,7 @@ def styles_of(before, after) -> dict:
 
 
 def gold(full) -> dict:
-    """Return what the models that never saw a concept draw, beside the full one."""
+    """Return what the models that never saw a concept draw ("after"), beside the full one ("before")."""
     judge, result = pocket_sd.judge(), {}
     for name in pocket_sd.WITHOUT:
         pipe = drawing.pipeline(name)
@@ -186,10 +190,10 @@ def gold(full) -> dict:
             result[name] = styles_of(full, pipe)
         else:
             result[name] = {label: asked(p, full, name) for label, p in (("before", full), ("after", pipe))}
-        found, images = drawn([n for n in OBJECTS if n != name], pipe)
-        kept = [i for i, cell in enumerate(found) if cell[1] != name]
-        seen = judge.objects(images)
-        result[name]["others after"] = rate([seen[i] == found[i][0] for i in kept])
+        for label, p in (("before", full), ("after", pipe)):
+            found, images = drawn([n for n in OBJECTS if n != name], p)
+            seen = zip(judge.objects(images), found, strict=True)
+            result[name][f"others {label}"] = rate([s == cell[0] for s, cell in seen if cell[1] != name])
         if name in OBJECTS:
             shown = judge.objects(drawing.draw([caption(name)] * 20, range(20), pipe=pipe))
             result[name]["seen instead"] = {s: shown.count(s) for s in sorted(set(shown))}

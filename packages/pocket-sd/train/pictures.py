@@ -35,7 +35,7 @@ class Drawings:
 class Pictures:
     """A batch of pictures and what is on each."""
 
-    images: Tensor  # (n, 3, 64, 64) float in [0, 1]
+    images: Tensor  # (n, 3, 64, 64), float in [0, 1] or, in the bank, uint8
     object: Tensor
     look: Tensor
     style: Tensor  # index into STYLE_NAMES
@@ -47,6 +47,11 @@ def premultiplied(rgba: np.ndarray) -> Tensor:
     """Return uint8 (n, h, w, 4) as premultiplied floats (n, 4, h, w)."""
     x = torch.from_numpy(rgba).permute(0, 3, 1, 2).float() / 255
     return torch.cat([x[:, :3] * x[:, 3:], x[:, 3:]], 1)
+
+
+def signed(images: Tensor) -> Tensor:
+    """Return uint8 pictures as floats in [-1, 1], what every net takes."""
+    return images.float() / 127.5 - 1
 
 
 def load(folder: Path, *, unseen: bool = False) -> Drawings:

@@ -1,4 +1,4 @@
-"""What every training script shares: one thread count, a log that is also a record, and states to resume from."""
+"""What every training script shares: a log that is also a record, files of tensors, and the precision."""
 
 import json
 import time
@@ -34,15 +34,15 @@ class Log:
 
 
 def save_state(path: Path, **parts: Any) -> None:
-    """Write a state to resume from, atomically."""
+    """Write tensors and numbers by their names, atomically."""
     beside = path.with_suffix(".part")
     torch.save(parts, beside)
     beside.replace(path)
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
-    """Return the state at `path`, or None."""
-    return torch.load(path, weights_only=True) if path.exists() else None
+    """Return what was written to `path`, on the CPU, or None."""
+    return torch.load(path, weights_only=True, map_location="cpu") if path.exists() else None
 
 
 @contextmanager

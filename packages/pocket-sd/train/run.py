@@ -3,7 +3,8 @@
     uv run --package pocket-sd --group train python packages/pocket-sd/train/run.py
 
 Needs npm for the drawings. Every part resumes where it stopped; a part that is done is not done again. With
-`--without CONCEPT` only the gold standard of that object or style is trained, beside what is there.
+`--without CONCEPT` only the gold standard of that object or style is trained, beside what is there; it is found by
+its name once that stands in `pocket_sd.WITHOUT`.
 """
 
 import argparse
@@ -19,9 +20,13 @@ import numpy as np
 import torch
 
 HERE = Path(__file__).parent
+RECORDS = HERE.parent / "records"
 WEIGHTS = HERE.parent / "src" / "pocket_sd" / "weights"
 SHIPPED = ("pipeline", "clip", "judge")
 GOLD = ("dog", "sketch")
+GOLD_STEPS = 6400
+"""UNet steps of a gold standard, for the sake of the time: after so many the full model drew 96.5 % of 400 objects
+right, after all of its own 98.3 %. Like every training it resumes where it was stopped."""
 
 
 def script(name: str, *arguments: object) -> None:
@@ -44,7 +49,7 @@ def model(work: Path, shared: list[object], without: str | None) -> Path:
     if not (folder / "text_encoder").exists():
         script("clip", *shared, *extra)
     if not (folder / "pipeline").exists():
-        script("unet", *shared, *extra)
+        script("unet", *shared, *extra, *(["--steps", GOLD_STEPS] if without else []))
     return folder
 
 
@@ -55,7 +60,12 @@ def replace(target: Path, source: Path) -> None:
 
 
 def install_gold(concept: str, folder: Path) -> None:
-    """Copy a gold standard into the package; what it shares with the full model becomes a link to it."""
+    """Copy a gold standard into the package and its logs into the records.
+
+    What it shares with the full model becomes a link to it.
+    """
+    for log in (folder / "logs").glob("*.jsonl"):
+        shutil.copyfile(log, RECORDS / "logs" / f"{log.stem}-without-{concept}.jsonl")
     target = WEIGHTS / f"without-{concept}"
     replace(target, folder / "pipeline")
     for part in ("vae", "tokenizer", "scheduler"):
@@ -120,10 +130,9 @@ def main() -> None:
     for concept in GOLD:
         install_gold(concept, model(work, shared, concept))
     script("adversarial")
-    records = HERE.parent / "records"
     for logs in (work / "logs", full / "logs"):
-        shutil.copytree(logs, records / "logs", dirs_exist_ok=True)
-    script("measure", "--icons", icons, "--out", records)
+        shutil.copytree(logs, RECORDS / "logs", dirs_exist_ok=True)
+    script("measure", "--icons", icons, "--out", RECORDS)
     script("card")
 
 

@@ -1,12 +1,12 @@
 """Train the UNet on the latents of the captioned pictures, and put the pipeline together."""
 
-import argparse
 import copy
 import json
 import math
 from pathlib import Path
 
 import numpy as np
+import options
 import pictures
 import torch
 import vocabulary
@@ -21,10 +21,13 @@ from diffusers import (
 from diffusers.models.attention_processor import AttnProcessor
 from progress import Log, half_precision, load_state, save_state
 from torch import Tensor
+from training import Training
 from transformers import CLIPTextModel
 
 EARLY = 20
 """The model is kept after this part of the training: what it draws so early shows the judge what is no object."""
+RATE = 1.5e-3
+"""The largest learning rate."""
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}  # of SD v1
 
 
@@ -48,7 +51,7 @@ def new() -> UNet2DConditionModel:
 def latents_of(vae: AutoencoderKL, images: Tensor, device: str) -> Tensor:
     """Return the scaled latents (n, 4, 16, 16) of uint8 pictures."""
     vae = vae.to(device).eval()
-    parts = [vae.encode(part.to(device).float() / 127.5 - 1).latent_dist.mean for part in images.split(250)]
+    parts = [vae.encode(pictures.signed(part.to(device))).latent_dist.mean for part in images.split(250)]
     return torch.cat(parts).cpu() * vae.config.scaling_factor
 
 
@@ -61,8 +64,8 @@ def bank_latents(run: Path, bank: Path, device: str) -> Tensor:
     return load_state(path)["latents"]
 
 
-def rate(step: int, steps: int) -> float:
-    """Return the learning rate of a step over the largest one.
+def share_of_rate(step: int, steps: int) -> float:
+    """Return the learning rate of a step over `RATE`.
 
     Eight thirteenths of the training warm up, hold and fall; the rest falls once more from a half (a warm restart,
     Loshchilov & Hutter 2017).
@@ -99,16 +102,7 @@ def save(pipe: StableDiffusionPipeline, folder: Path) -> None:
 
 def main() -> None:
     """Train, and save the pipeline in fp16."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--icons", type=Path, required=True)
-    parser.add_argument("--bank", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--without")
-    parser.add_argument("--pictures", type=int, default=24000, help="in the bank")
-    parser.add_argument("--steps", type=int, default=10400)
-    parser.add_argument("--batch", type=int, default=24)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args()
+    args = options.bank_parser(__doc__, steps=10400, batch=24, gold=True).parse_args()
     torch.manual_seed(0)
     drawn = pictures.bank(args.icons, args.bank, args.pictures, seed=2, without=args.without)
     log = Log(args.out / "logs", "unet")
@@ -120,14 +114,10 @@ def main() -> None:
     unet = new().to(args.device, memory_format=torch.channels_last)
     unet.set_attn_processor(AttnProcessor())  # in bfloat16 on the CPU the fused one is slow backwards
     ema = copy.deepcopy(unet).requires_grad_(False)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=1.5e-3, betas=(0.9, 0.99), weight_decay=0.01)
-    state_path, start, mean_loss = args.out / "unet.state.pt", 0, 1.0
-    if state := load_state(state_path):
-        unet.load_state_dict(state["unet"])
-        ema.load_state_dict(state["ema"])
-        optimizer.load_state_dict(state["optimizer"])
-        start, mean_loss = state["step"], state["loss"]
-    for step in range(start, args.steps):
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.01)
+    training = Training(args.out / "unet.state.pt", args.steps, optimizer, unet=unet, ema=ema)
+    mean_loss = training.numbers.get("loss", 1.0)
+    for step in training:
         generator = torch.Generator().manual_seed(3000 + step)
         rows = torch.randint(len(x0), (args.batch,), generator=generator)
         texts = pictures.captions(drawn, rows, np.random.default_rng([3, step]), empty=0.1)
@@ -141,23 +131,17 @@ def main() -> None:
             guess = unet(noisy.to(args.device), t.to(args.device), condition).sample
         squared = (guess.float() - noise.to(args.device)).square().mean((1, 2, 3))
         loss = (weight.to(args.device) * squared).mean()
-        optimizer.param_groups[0]["lr"] = 1.5e-3 * rate(step, args.steps)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
+        optimizer.param_groups[0]["lr"] = RATE * share_of_rate(step, args.steps)
+        training.descend(loss, largest=1.0)
         decay = min(0.999, (step + 1) / (step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(list(ema.parameters()), list(unet.parameters()), 1 - decay)
         mean_loss += 0.01 * (squared.mean().item() - mean_loss)
-        if step + 1 == max(1, args.steps // EARLY):
+        if training.done == max(1, args.steps // EARLY):
             ema.save_pretrained(args.out / "early")
-        if step % 200 == 199 or step == args.steps - 1:
-            log(step=step + 1, images=(step + 1) * args.batch, loss=mean_loss)
-            save_state(
-                state_path, unet=unet.state_dict(), ema=ema.state_dict(),
-                optimizer=optimizer.state_dict(), step=step + 1, loss=mean_loss,
-            )  # fmt: skip
+        if training.due(200):
+            log(step=training.done, images=training.done * args.batch, loss=mean_loss)
+            training.save(loss=mean_loss)
     save(pipeline(ema.cpu(), args.out), args.out / "pipeline")
 
 

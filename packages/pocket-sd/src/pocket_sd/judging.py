@@ -27,7 +27,7 @@ Head = Literal["object", "style", "background"]
 
 
 class JudgeNet(nn.Module):
-    """Five convolutions deep, one linear head a question."""
+    """Seven convolutions deep, one linear head a question."""
 
     def __init__(self) -> None:
         super().__init__()

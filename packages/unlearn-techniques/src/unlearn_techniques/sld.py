@@ -24,6 +24,7 @@ Cost:
 """
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -32,7 +33,7 @@ import torch
 from torch import Tensor
 
 from unlearn_core.concept import Concept
-from unlearn_core.errors import InvalidInput
+from unlearn_core.errors import InvalidInput, UnlearnWarning
 from unlearn_techniques.diffusion.model import StableDiffusion
 from unlearn_techniques.diffusion.steps import Predictions, Step
 
@@ -91,10 +92,21 @@ class SLD:
     def apply(
         self, model: StableDiffusion, concepts: Sequence[Concept], *, seed: int, progress: Any = None
     ) -> StableDiffusion:
-        """Return a model that steers away from `concepts`; `seed` is not used."""
+        """Return a model that steers away from `concepts`; `seed` is not used.
+
+        Warns:
+            UnlearnWarning: the text is longer than the model reads.
+        """
         text = PAPER if self.text == "paper" else self.text
         if text is None:
             text = ", ".join(word for concept in concepts for word in concept.names)
+        if model.too_long([text]):
+            limit = model.tokenizer.model_max_length
+            warnings.warn(
+                f"SLD: the text has more than the {limit} tokens that the model reads; its end is lost: {text[:60]!r}",
+                UnlearnWarning,
+                stacklevel=2,
+            )
         away = Away(
             text=text, scale=self.scale, warmup=self.warmup, threshold=self.threshold,
             momentum_scale=self.momentum_scale, momentum_beta=self.momentum_beta,

@@ -68,12 +68,9 @@ class UCE:
         "style": {"anchor": "art"},
         "unsafe": {"edit": "erase"},
         "paper": {"variant": "2023", "edit": "erase"},
-        "pocket": {
-            "variant": "2023", "lamb": 0.1, "erase_scale": 3.0, "preserve_scale": 1.0,
-            "templates": ("{}", "a {}", "a picture of {}", "a {}, sketch style", "a {}, blue background"),
-        },
+        "pocket": {"lamb": 10.0, "templates": ("a {}",)},
         "pocket-style": {
-            "variant": "2023", "lamb": 0.1, "erase_scale": 3.0, "preserve_scale": 1.0,
+            "lamb": 10.0,
             "templates": ("a dog, {} style", "an apple, {} style", "a house, {} style, blue background"),
         },
     }  # fmt: skip

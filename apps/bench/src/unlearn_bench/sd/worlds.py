@@ -107,13 +107,8 @@ class Pocket:
         return ("pocket-style", "style") if concept.kind == "style" else ("pocket", concept.kind)
 
     def preserved(self, concept: Concept) -> tuple[str, ...]:
-        """Return every other word of the concept's kind; what the sheet's rows show is judged all the same."""
-        import pocket_sd
-
-        names = [word for c in pocket_sd.concepts() if (c.kind == "style") == (concept.kind == "style")
-                 for word in c.names]  # fmt: skip
-        own = {*concept.names, concept.anchor} if concept.kind == "style" else {*concept.names}
-        return tuple(dict.fromkeys(word for word in names if word not in own and word != "weapon"))
+        """Return nothing: the presets of pocket were chosen with the neighbours alone."""
+        return ()
 
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

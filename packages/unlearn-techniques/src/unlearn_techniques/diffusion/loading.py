@@ -47,7 +47,7 @@ def load_pipeline(source: str, dtype: torch.dtype) -> Any:
 
     options = {"dtype": dtype, "safety_checker": None, "requires_safety_checker": False}
     try:
-        with _quietly():
+        with quietly():
             return StableDiffusionPipeline.from_pretrained(place, use_safetensors=True, **options)
     except Exception as error:  # diffusers, transformers, safetensors and the Hub raise types of their own
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
@@ -126,8 +126,8 @@ def _pickle(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Silence the bars and lines that diffusers and transformers print while they load."""
+def quietly() -> Iterator[None]:
+    """Silence the bars and lines that diffusers and transformers print while they load and save."""
     import diffusers.utils.logging as diffusers_log
     import transformers.utils.logging as transformers_log
 

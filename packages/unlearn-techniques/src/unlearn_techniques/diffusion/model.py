@@ -119,7 +119,11 @@ class StableDiffusion:
         Raises:
             InvalidInput: the model forgets by hooks.
         """
-        self.to_pipeline().save_pretrained(folder, safe_serialization=True)
+        from unlearn_techniques.diffusion.loading import quietly
+
+        pipe = self.to_pipeline()
+        with quietly():
+            pipe.save_pretrained(folder, safe_serialization=True)
 
     def to(self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Self:
         """Return the model on a device or in a dtype; what is there already is shared."""
