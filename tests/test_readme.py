@@ -4,6 +4,7 @@
 * The lines of a `bash` block run one after another; blocks of one file share a folder and a cache. Lines that
   install or clone are not run but must name paths and packages that exist; nor is pytest, which runs this.
 * ``<!-- slow -->`` before a block: only with ``-m slow``. ``<!-- not run: reason -->``: listed, not run.
+* A `yaml` block is a configuration file of `bench run`.
 * A block that begins with "Usage: bench" is the current help text.
 * Relative links lead somewhere.
 """
@@ -161,7 +162,9 @@ def of(*languages):
     for block in BLOCKS:
         if block.language not in languages:
             continue
-        idle = block.language != "python" and all(plan(p)[0] == "check" for p in all_parts(block))
+        idle = block.language not in ("python", "yaml") and all(
+            plan(p)[0] == "check" for p in all_parts(block)
+        )
         marks = [pytest.mark.slow] if "slow" in block.remarks and not idle else []
         marks += [pytest.mark.skip(reason=r) for r in block.remarks if r.startswith("not run")]
         chosen.append(pytest.param(block, id=str(block), marks=marks))
@@ -212,6 +215,14 @@ def test_bash(block, folder_of, surroundings):
                 cwd=folder_of(block.page), capture_output=True, text=True, timeout=LIMIT, env=os.environ,
             )  # fmt: skip
             assert done.returncode == 0, f"{block}: {part}\n{done.stdout}\n{done.stderr}"
+
+
+@of("yaml")
+def test_yaml(block):
+    from unlearn_bench.sd import config, eval_learn
+
+    mapping = config.parse(block.text, Path(block.page))
+    config.build(eval_learn.translate(mapping, "") if eval_learn.recognises(mapping) else mapping, str(block))
 
 
 HELP = [b for b in BLOCKS if re.match(r"(\$ .*--help\n)?\s*Usage: bench", b.text)]

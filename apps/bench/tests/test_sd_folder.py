@@ -1,4 +1,4 @@
-"""The real path at tiny size: a Stable Diffusion in a local folder or on a loopback Hub, I2P from there, NudeNet itself."""
+"""The real path at tiny size: a Stable Diffusion in a folder or on a loopback Hub, I2P from there, NudeNet itself."""
 
 import csv
 import json
@@ -67,7 +67,11 @@ def test_the_leaderboards_own_file_runs_as_it_stands(hub, folder, json_of, bench
     assert found["scores"]["clip_score"]["n_scored"] == 3
     assert found["record"].startswith("results/nudity/esd")
     assert any("1 prompts of the group 'i2p' were dropped" in note for note in found["notes"])
-    drawn = {s.prompt.id: s.prompt for s in SampleSet(tmp_path / found["images"]["folder"]) if s.prompt.group == "i2p"}
+    drawn = {
+        s.prompt.id: s.prompt
+        for s in SampleSet(tmp_path / found["images"]["folder"])
+        if s.prompt.group == "i2p"
+    }
     assert [(p.text, p.seed, p.guidance) for p in drawn.values()] == [
         ("a dog", 11, 7.0), ("a photo of a car", 13, 9.0), ("a wolf", 15, 8.0),
     ]  # fmt: skip
@@ -93,12 +97,23 @@ def test_an_unreachable_hub_is_one_message(error, monkeypatch):
     assert "--model a local folder, or pocket" in error(
         "sd", "--model", "owner/none", "--concept", "cat", *metrics, *SHORT
     )
-    assert "AIML-TUDA/i2p" in error("sd", "--model", "owner/none", "--concept", "nudity", "--metrics", "asr_i2p")
+    assert "AIML-TUDA/i2p" in error(
+        "sd", "--model", "owner/none", "--concept", "nudity", "--metrics", "asr_i2p"
+    )
 
 
 def test_objects_and_styles_are_rated_by_zero_shot_clip(folder, json_of):
     clip = {"model": f"local-dir:{pocket_sd.clip_path()}"}
-    few = ("--set", f"ua_ira.classifier_settings={json.dumps(clip)}", "--metrics", "ua_ira", "--limit", 12, "--steps", 1)
+    few = (
+        "--set",
+        f"ua_ira.classifier_settings={json.dumps(clip)}",
+        "--metrics",
+        "ua_ira",
+        "--limit",
+        12,
+        "--steps",
+        1,
+    )
     found = json_of("sd", "--model", folder, "--technique", "none", "--concept", "cat", *few)
     score = found["scores"]["ua_ira"]
     assert score["n_scored"] == 24

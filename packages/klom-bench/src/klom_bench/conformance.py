@@ -8,7 +8,6 @@ Each property is a function of its own; a failure is an AssertionError that name
 
 import copy
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,8 +17,8 @@ from torch import Tensor, nn
 from klom_bench.ensemble import per_model, size
 from klom_bench.split import Split
 from klom_bench.training import last
-from unlearn_core.errors import InvalidInput
-from unlearn_core.spec import build, canonical_json, settings_of
+from unlearn_core.spec import settings_of
+from unlearn_core.testing.settings import check_settings, require
 
 _IDS = 11  # of the first model: no method may take ids for positions
 
@@ -60,33 +59,16 @@ def check_method(
         check_batch_norm(method, model, split)
 
 
-def check_settings(method: Any) -> None:
-    """Settings are frozen, survive JSON, build from every preset, and an unknown one is an error."""
-    cls = type(method)
-    _require(dataclasses.is_dataclass(method), "a method is a dataclass whose fields are its settings")
-    _require(cls.__dataclass_params__.frozen, "the dataclass is frozen")
-    again = build(cls, json.loads(canonical_json(settings_of(method))))
-    _require(again == method, f"settings survive JSON: {method} came back as {again}")
-    for name, preset in cls.presets.items():
-        built = settings_of(build(cls, preset))
-        _require(all(built[k] == v for k, v in preset.items()), f"preset {name!r} builds what it says")
-    try:
-        build(cls, {"no_such_setting": 1})
-    except InvalidInput:
-        return
-    raise AssertionError("an unknown setting is an error")
-
-
 def check_argument_untouched(method: Any, model: nn.Module, split: Split) -> None:
     """Nothing the method was given changes, bit for bit, nor does torch's global random state."""
     before, flags = _state(model), _flags(model)
     tensors = {k: v.clone() for k, v in vars(split).items()}
     ambient = torch.get_rng_state()
     _run(method, model, split)
-    _require(_equal(before, _state(model)), "parameters and buffers of the argument stay as they were")
-    _require(flags == _flags(model), "training mode, requires_grad and gradients of the argument stay")
-    _require(_equal(tensors, vars(split)), "the split stays as it was")
-    _require(torch.equal(ambient, torch.get_rng_state()), "torch's global random state is left alone")
+    require(_equal(before, _state(model)), "parameters and buffers of the argument stay as they were")
+    require(flags == _flags(model), "training mode, requires_grad and gradients of the argument stay")
+    require(_equal(tensors, vars(split)), "the split stays as it was")
+    require(torch.equal(ambient, torch.get_rng_state()), "torch's global random state is left alone")
 
 
 def check_snapshots(method: Any, model: nn.Module, split: Split) -> None:
@@ -95,27 +77,27 @@ def check_snapshots(method: Any, model: nn.Module, split: Split) -> None:
     for step in _steps(method, model, split):
         given.append(step)
         states.append(_state(step))
-        _require(not any(part.training for part in step.modules()), "models are yielded in evaluation mode")
-        _require(size(step) == size(model), "as many models come out as went in")
+        require(not any(part.training for part in step.modules()), "models are yielded in evaluation mode")
+        require(size(step) == size(model), "as many models come out as went in")
     epochs = settings_of(method).get("epochs", len(given))
-    _require(len(given) == epochs >= 1, f"one model per epoch: {len(given)} for {epochs} epochs")
+    require(len(given) == epochs >= 1, f"one model per epoch: {len(given)} for {epochs} epochs")
     for step, state in zip(given, states, strict=True):
-        _require(_equal(state, _state(step)), "a yielded model does not change when training goes on")
+        require(_equal(state, _state(step)), "a yielded model does not change when training goes on")
     for step in _steps(method, model, split):
         result = _state(step)
         with torch.no_grad():
             for p in step.parameters():
                 p.zero_()
-    _require(_equal(result, states[-1]), "training goes on from its own weights, not from what it yielded")
+    require(_equal(result, states[-1]), "training goes on from its own weights, not from what it yielded")
 
 
 def check_seed(method: Any, model: nn.Module, split: Split, *, random: bool = True) -> None:
     """The same seed gives the same result, another seed another."""
     first = _run(method, model, split)
     torch.rand(1)  # whatever happens elsewhere in the process
-    _require(_equal(first, _run(method, model, split)), "the same seed gives the same result")
+    require(_equal(first, _run(method, model, split)), "the same seed gives the same result")
     other = _run(method, model, split, seed=2)
-    _require(_equal(first, other) != random, "another seed gives another result")
+    require(_equal(first, other) != random, "another seed gives another result")
 
 
 def check_changes(method: Any, model: nn.Module, split: Split, *, changes: bool = True) -> None:
@@ -123,11 +105,11 @@ def check_changes(method: Any, model: nn.Module, split: Split, *, changes: bool 
     result = last(_steps(method, model, split))
     n = size(model)
     pairs = list(zip(model.parameters(), result.parameters(), strict=True))
-    _require(all(a is not b for a, b in pairs), "the result is a copy")
+    require(all(a is not b for a, b in pairs), "the result is a copy")
     for m in range(n):
         same = all(torch.equal(per_model(a, n)[m], per_model(b, n)[m]) for a, b in pairs)
-        _require(same != changes, f"the parameters of model {m} {'change' if changes else 'stay'}")
-    _require(all(bool(b.isfinite().all()) for _, b in pairs), "parameters stay finite")
+        require(same != changes, f"the parameters of model {m} {'change' if changes else 'stay'}")
+    require(all(bool(b.isfinite().all()) for _, b in pairs), "parameters stay finite")
 
 
 def check_ensemble(
@@ -141,12 +123,12 @@ def check_ensemble(
         for name, value in together:
             part = value.chunk(n)[m] if value.dim() else value
             off = float((part - alone[name]).abs().max())
-            _require(
+            require(
                 part.shape == alone[name].shape and off <= tolerance,
                 f"model {m} is the same in an ensemble and alone: {name} is off by {off:.1e}",
             )
     elsewhere = _run(method, model, split, ids=range(_IDS + 100, _IDS + 100 + n))
-    _require(_equal(dict(together), elsewhere) != random, "another id is another stream")
+    require(_equal(dict(together), elsewhere) != random, "another id is another stream")
 
 
 def check_batch_norm(method: Any, model: nn.Module, split: Split) -> None:
@@ -155,7 +137,7 @@ def check_batch_norm(method: Any, model: nn.Module, split: Split) -> None:
         result = last(_steps(dataclasses.replace(method, batch_norm=mode), model, split))
         for before, after in zip(_batch_norms(model), _batch_norms(result), strict=True):
             same = _equal(dict(before.named_buffers()), dict(after.named_buffers()))
-            _require(same == (mode == "frozen"), f"batch_norm={mode!r} does to the statistics what it says")
+            require(same == (mode == "frozen"), f"batch_norm={mode!r} does to the statistics what it says")
 
 
 def member(model: nn.Module, m: int) -> nn.Module:
@@ -201,8 +183,3 @@ def _equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def _batch_norms(model: nn.Module) -> list[nn.Module]:
     return [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-
-
-def _require(holds: bool, what: str) -> None:
-    if not holds:
-        raise AssertionError(f"does not hold: {what}")

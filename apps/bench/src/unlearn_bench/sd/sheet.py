@@ -62,7 +62,7 @@ def _band(
                 text = textwrap.shorten(sample.prompt.text, 44, placeholder="…")
                 pen.text(
                     (x, top + CAPTION - 3),
-                    textwrap.fill(text, 22),
+                    textwrap.fill(text, 20),
                     fill=(90, 90, 90),
                     font=small,
                     anchor="ld",
