@@ -4,6 +4,7 @@ import torch
 import pocket_sd
 from pocket_sd import drawing
 from pocket_sd.words import OBJECTS, OWN_BACKGROUND, PLAIN, STYLES, WORDS, caption
+from unlearn_core import registry
 
 MEGABYTE = 1e6
 
@@ -114,3 +115,12 @@ def test_styles_that_bring_their_own_background_show_none_of_ours(judge, cells, 
     own = [i for i, (_, style, _) in enumerate(cells) if style in OWN_BACKGROUND]
     seen = judge.backgrounds(drawn[own])
     assert seen.count("none") / len(seen) >= 0.8
+
+
+def test_models_are_registered_under_their_names():
+    assert registry.load("unlearn.models", "pocket")() == pocket_sd.path()
+    for concept in pocket_sd.WITHOUT:
+        assert registry.load("unlearn.models", f"pocket-without-{concept}")() == pocket_sd.path(concept)
+    assert {n for n in registry.names("unlearn.models") if n.startswith("pocket-")} == {
+        f"pocket-without-{concept}" for concept in pocket_sd.WITHOUT
+    }

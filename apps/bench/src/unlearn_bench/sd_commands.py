@@ -124,8 +124,8 @@ def score_folder(
     group: Annotated[str, typer.Option(help="Group of the images that state none.")] = "target",
     concept: Annotated[str | None, typer.Option(help="Concept of the images that state none.")] = None,
     model: Annotated[
-        str, typer.Option(help="Whose eyes to use by default: pocket's, or open ones.")
-    ] = "open",
+        str | None, typer.Option(help="What drew them: pocket, whose judge then looks, or another.")
+    ] = None,
     baseline: Annotated[
         Path | None, typer.Option(help="Images of the unmodified model for the same prompts.")
     ] = None,
@@ -140,9 +140,9 @@ def score_folder(
     from unlearn_bench.sd.config import ConceptConfig, Plug
     from unlearn_bench.sd.experiment import build_metrics
     from unlearn_bench.sd.scoring import score
-    from unlearn_bench.sd.worlds import world_of
+    from unlearn_bench.sd.worlds import Open, world_of
 
-    world = world_of(model)
+    world = world_of(model) if model else Open()
     about = world.concept(ConceptConfig(name=concept) if concept else None)
     asked = [Plug(name=name.strip()) for name in metrics.split(",")]
     chosen = build_metrics(asked, world.metrics(about), set_ or [])

@@ -20,7 +20,7 @@ STEPS = 25
 """Default number of DDIM steps."""
 GUIDANCE = 4.0
 """Default guidance scale."""
-WITHOUT: tuple[str, ...] = ()
+WITHOUT: tuple[str, ...] = ("dog", "sketch")
 """The concepts that a gold standard which ships was trained without."""
 
 __all__ = [

@@ -74,10 +74,6 @@ def prepare(config: Config, assignments: list[str] | None = None) -> Experiment:
     settings, of_metrics = _assigned(assignments or [])
     device, dtype = worlds.check_device(config.device, config.dtype)
     model, why = worlds.choose_model(config.model, device)
-    if model != "pocket":
-        from unlearn_techniques.diffusion.loading import locate
-
-        locate(model)
     world = worlds.world_of(model)
     concept = world.concept(config.concept)
     preset, begin = _preset(cls, config.technique.preset, world.presets(concept), config.technique.name)

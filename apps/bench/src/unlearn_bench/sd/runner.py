@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import io
 import math
+import os
 import traceback
 import warnings
 from collections import Counter
@@ -62,7 +63,10 @@ def run(
         record.scores = measure(experiment, after, before, record, progress)
     record.notes += dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UnlearnWarning))
     record.environment["edited_fingerprint"] = edited.fingerprint
-    record.environment["images_folder"] = str(after.folder)
+    record.files = {
+        role: Path(os.path.relpath(samples.folder, folder)).as_posix()
+        for role, samples in (("images", after), ("baseline_images", before))
+    }
     with record.stage("sheet"):
         from unlearn_bench.sd.sheet import draw_sheet
 
@@ -70,7 +74,7 @@ def run(
         draw_sheet(experiment, before, after).save(picture, "PNG", optimize=True)
         with atomic.replacing(folder / "sheet.png") as file:
             file.write(picture.getvalue())
-    record.files = {"sheet": "sheet.png"}
+    record.files["sheet"] = "sheet.png"
     record.write(path)
     return record, path, False
 
@@ -236,7 +240,7 @@ def document(record: RunRecord, path: Path, *, reused: bool) -> dict[str, Any]:
         "concept": record.spec["concept"]["name"],
         "seed": record.spec["seed"],
         "scores": {name: _short(score) for name, score in record.scores.items()},
-        "images": {**images, "folder": record.environment["images_folder"]},
+        "images": {**images, "folder": os.path.normpath(path.parent / record.files["images"])},
         "seconds": {name: stage.seconds for name, stage in record.stages.items()},
         "peak_memory_mb": max(memory, default=0.0),
         "notes": record.notes,

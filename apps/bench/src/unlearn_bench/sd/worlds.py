@@ -199,8 +199,14 @@ class Open:
 
 
 def world_of(model: str) -> World:
-    """Return the world of a model: pocket-sd's for "pocket", its folders and whatever was saved from it."""
-    return Pocket() if model == "pocket" or _is_pocket(Path(model)) else Open()
+    """Return the world of a model: pocket-sd's for "pocket" and its gold standards.
+
+    Raises:
+        InvalidInput: there is no such model.
+    """
+    from unlearn_techniques.diffusion.loading import locate
+
+    return Pocket() if model == "pocket" or _is_pocket(Path(locate(model))) else Open()
 
 
 def choose_model(asked: str, device: str) -> tuple[str, str]:

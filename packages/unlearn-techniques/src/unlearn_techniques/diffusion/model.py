@@ -8,7 +8,6 @@ The holder is frozen and techniques return another one: `dataclasses.replace` wi
 technique does not change are shared, never copied.
 """
 
-import contextlib
 import copy
 import dataclasses
 import functools
@@ -20,10 +19,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from unlearn_core.errors import InvalidInput, UnlearnError
+from unlearn_core.errors import InvalidInput
 from unlearn_core.prompts import Prompt
 from unlearn_techniques.diffusion.fingerprints import hooks_fingerprint, weights_fingerprint
-from unlearn_techniques.diffusion.steps import Activation, Condition, Guidance, Predictions, Step
+from unlearn_techniques.diffusion.steps import Activation, Condition, Guidance, Predictions, Step, hooked
 
 Parts = ("unet", "vae", "text_encoder")
 
@@ -274,39 +273,8 @@ class StableDiffusion:
         return generate(self, prompts, sampler or Sampler(), progress=progress)
 
     def _predict(self, x: Tensor, t: Tensor, read: Tensor, rows: Mapping[str, slice], step: Step) -> Tensor:
-        with _hooked(self.unet, self.activations, rows, step):
+        with hooked(self.unet, self.activations, rows, step):
             return self.unet(x, t, encoder_hidden_states=read).sample  # type: ignore[no-any-return]
-
-
-@contextlib.contextmanager
-def _hooked(
-    unet: nn.Module, activations: Sequence[Activation], rows: Mapping[str, slice], step: Step
-) -> Iterator[None]:
-    """Let activation hooks act for the time of one call."""
-    if not activations:
-        yield
-        return
-    modules = dict(unet.named_modules())
-
-    def hook(activation: Activation) -> Any:
-        def change(module: nn.Module, inputs: Any, output: Any) -> Any:
-            if isinstance(output, tuple):  # transformers inside the UNet return (states,)
-                return (activation(output[0], rows, step), *output[1:])
-            return activation(output, rows, step)
-
-        return change
-
-    handles = []
-    try:
-        for activation in activations:
-            for name in activation.modules:
-                if name not in modules:
-                    raise UnlearnError(f"{type(activation).__name__}: the UNet has no module {name!r}")
-                handles.append(modules[name].register_forward_hook(hook(activation)))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def with_weights(module: nn.Module, changes: Mapping[str, Tensor]) -> Any:

@@ -5,11 +5,14 @@ which they were added. They act inside `StableDiffusion.noise`, so whatever diff
 white-box attack, goes through the defence as well.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from unlearn_core.errors import UnlearnError
 
 if TYPE_CHECKING:
     from unlearn_techniques.diffusion.model import StableDiffusion
@@ -85,3 +88,38 @@ class Activation(Protocol):
             step: where in the trajectory this is.
         """
         ...
+
+
+@contextlib.contextmanager
+def hooked(
+    unet: nn.Module, activations: Sequence[Activation], rows: Mapping[str, slice], step: Step
+) -> Iterator[None]:
+    """Let activation hooks act for the time of one call of the UNet.
+
+    Raises:
+        UnlearnError: a hook names a module that is not there.
+    """
+    if not activations:
+        yield
+        return
+    modules = dict(unet.named_modules())
+
+    def hook(activation: Activation) -> Any:
+        def change(module: nn.Module, inputs: Any, output: Any) -> Any:
+            if isinstance(output, tuple):  # transformers inside the UNet return (states,)
+                return (activation(output[0], rows, step), *output[1:])
+            return activation(output, rows, step)
+
+        return change
+
+    handles = []
+    try:
+        for activation in activations:
+            for name in activation.modules:
+                if name not in modules:
+                    raise UnlearnError(f"{type(activation).__name__}: the UNet has no module {name!r}")
+                handles.append(modules[name].register_forward_hook(hook(activation)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
