@@ -66,7 +66,9 @@ def watched(monkeypatch):
 @given(seed=st.integers(0, 2**31), eta=st.floats(0, 10))
 def test_the_flag_of_2025_is_eta_plus_one(seed, eta):
     """The 2025 script: MSE(student, concept - flag (concept - empty))."""
-    student, concept, empty = torch.randn(3, 1, 4, 4, 4, generator=torch.Generator().manual_seed(seed)).double()
+    student, concept, empty = torch.randn(
+        3, 1, 4, 4, 4, generator=torch.Generator().manual_seed(seed)
+    ).double()
     theirs = torch.nn.MSELoss()(student, concept - (eta + 1) * (concept - empty))
     torch.testing.assert_close(esd_loss(student, concept, empty, empty, eta), theirs.float())
 
@@ -92,7 +94,8 @@ def test_the_first_loss_where_a_wider_prompt_is_kept(tiny, dog, watched):
     x, t = watched.predictions[-1]
     with torch.no_grad():
         concept, empty, wide = (
-            tiny.unet(x, t, encoder_hidden_states=tiny.encode([text])).sample for text in ("dog", "", "a photo")
+            tiny.unet(x, t, encoder_hidden_states=tiny.encode([text])).sample
+            for text in ("dog", "", "a photo")
         )
     value, (student, _, _, base, _) = watched.losses[0]
     torch.testing.assert_close(student.detach(), wide, atol=1e-5, rtol=1e-4)
@@ -109,11 +112,11 @@ def test_the_empty_prompt_has_nothing_to_erase(tiny, watched):
 
 def test_training_comes_near_the_target(tiny, dog, watched):
     """Against what the untrained student would lose at the same x_t, which is the teacher's prediction."""
-    ESD(iterations=40, lr=2e-3, sampling_steps=4, batch=2).apply(tiny, [dog], seed=0)
+    ESD(iterations=25, lr=3e-3, sampling_steps=2, batch=2).apply(tiny, [dog], seed=0)
     ratios = [value.item() / esd_loss(concept, concept, empty, base, eta).item()
               for value, (_, concept, empty, base, eta) in watched.losses]  # fmt: skip
     assert ratios[0] == pytest.approx(1.0, rel=1e-3)
-    assert np.mean(ratios[-10:]) < 0.5
+    assert np.mean(ratios[-5:]) < 0.5
 
 
 # ---- x_t -------------------------------------------------------------------------------------------------------
@@ -149,18 +152,20 @@ def test_x_t_is_a_point_of_the_samplers_grid(tiny, dog, watched, sampled_by):
 
 
 def test_jitter_stays_in_the_bin(tiny, dog, watched):
-    ESD(jitter=True, sampling_steps=5, iterations=12, lr=1e-9).apply(tiny, [dog], seed=0)
+    ESD(jitter=True, sampling_steps=5, iterations=8, lr=1e-9).apply(tiny, [dog], seed=0)
     grid = [801, 601, 401, 201, 1]
-    offsets = [t - grid[draw.stop] for draw, (_, t) in zip(watched.draws, watched.predictions[1::2], strict=True)]
+    offsets = [
+        t - grid[draw.stop] for draw, (_, t) in zip(watched.draws, watched.predictions[1::2], strict=True)
+    ]
     assert min(offsets) >= 0
     assert 100 < max(offsets) < 200
 
 
 def test_words_and_templates_are_drawn_in_turn(tiny, watched):
     dog, car = Concept(name="dog", phrases=("wolf",)), Concept(name="car")
-    ESD(
-        iterations=40, sampling_steps=1, lr=1e-9, phrases=True, templates=("{}", "a {}, sketch style")
-    ).apply(tiny, [dog, car], seed=0)
+    ESD(iterations=30, sampling_steps=1, lr=1e-9, phrases=True, templates=("{}", "a {}, sketch style")).apply(
+        tiny, [dog, car], seed=0
+    )
     asked = {texts[0] for texts in watched.texts if len(texts) == 1}
     words = ("dog", "wolf", "car")
     assert asked == {*words, *(f"a {word}, sketch style" for word in words)}
@@ -186,7 +191,14 @@ def test_another_seed_is_another_model(tiny, dog):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"iterations": 0}, {"batch": 0}, {"sampling_steps": 0}, {"lr": 0.0}, {"eta": -1.0}, {"templates": ("dog",)}],
+    [
+        {"iterations": 0},
+        {"batch": 0},
+        {"sampling_steps": 0},
+        {"lr": 0.0},
+        {"eta": -1.0},
+        {"templates": ("dog",)},
+    ],
 )
 def test_settings_that_make_no_sense(bad):
     with pytest.raises(InvalidInput, match=next(iter(bad)).removesuffix("s")):
@@ -217,10 +229,11 @@ def fixed(tiny):
 UP = "up_blocks.1.attentions.1.transformer_blocks.0.attn2.to_v.weight"
 CONV = "down_blocks.0.resnets.0.conv1.weight"
 
-# What esd_sd.py (head 25613d2) added to UP or CONV: flat entries 0, 7 and -1, and the sum of squares. It was run once on
-# this model at 16 pixels, in float32 and with DDIM, from the noises and stops that ours draws for seed 0: four iterations
-# at 1e-3, x_t from the teacher on ten steps. No entry of any trained tensor differs from ours by more than 2.1e-5, 8.2e-5
-# and 7.2e-6, of moves of up to 4e-3: Adam's first steps magnify the rounding of the smallest gradients.
+# What esd_sd.py (head 25613d2) added to UP or CONV: flat entries 0, 7 and -1, and the sum of squares. It was
+# run once on this model at 16 pixels, in float32 and with DDIM, from the noises and stops that ours draws for
+# seed 0: four iterations at 1e-3, x_t from the teacher on ten steps. No entry of any trained tensor differs
+# from ours by more than 2.1e-5, 8.2e-5 and 7.2e-6, of moves of up to 4e-3: Adam's first steps magnify the
+# rounding of the smallest gradients.
 OFFICIAL = [
     ({"train_method": "esd-x", "eta": 1.0}, UP, (0.0033423, -0.0034551, 0.0032639, 0.0104143)),
     ({"train_method": "esd-u-2025", "eta": 1.0}, CONV, (-0.0003036, 0.0002215, 0.0031015, 0.0486119)),

@@ -111,25 +111,32 @@ class _Bare:
 PRESETS = ["weak", "medium", "strong", "max"]
 
 
-@pytest.fixture(scope="module")
-def safe_class():
+@pytest.fixture
+def safe(tiny):
+    """diffusers' `StableDiffusionPipelineSafe` of the same parts."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from diffusers.pipelines.deprecated.stable_diffusion_safe import StableDiffusionPipelineSafe
 
-    return StableDiffusionPipelineSafe
+        pipe = StableDiffusionPipelineSafe(
+            vae=tiny.vae, text_encoder=tiny.text_encoder, tokenizer=tiny.tokenizer, unet=tiny.unet,
+            scheduler=type(tiny.scheduler).from_config(tiny.scheduler.config), safety_checker=None,
+            feature_extractor=None, requires_safety_checker=False,
+        )  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_twelve_steps_of_diffusers(safe_class, preset):
+def test_twelve_steps_of_diffusers(safe, preset):
     """Its `perform_safety_guidance` is right for the order (prompt, empty, safety); facts sheet A, section 5."""
     settings = {**SLD.presets[preset], "warmup": min(SLD.presets[preset].get("warmup", 10), 5)}
     (guidance,) = build(SLD, {**settings, "text": "x"}).apply(_Bare(), [], seed=0).guidances
     drawn = 0.02 * torch.randn(12, 3, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     momentum, moved = None, 0.0
     for i, ((u, p, s), ours) in enumerate(zip(drawn, steps(guidance, drawn), strict=True)):
-        theirs, momentum = safe_class.perform_safety_guidance(
-            None, True, momentum, p - u, (p, u, s), i, guidance.scale, guidance.warmup, guidance.threshold,
+        theirs, momentum = safe.perform_safety_guidance(
+            True, momentum, p - u, (p, u, s), i, guidance.scale, guidance.warmup, guidance.threshold,
             guidance.momentum_scale, guidance.momentum_beta,
         )  # fmt: skip
         assert torch.equal(ours, theirs)
@@ -138,22 +145,15 @@ def test_twelve_steps_of_diffusers(safe_class, preset):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_the_pipeline_of_diffusers(tiny, safe_class, preset):
-    """The latents after 20 DDIM steps of a whole `StableDiffusionPipelineSafe` of the same parts."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pipe = safe_class(
-            vae=tiny.vae, text_encoder=tiny.text_encoder, tokenizer=tiny.tokenizer, unet=tiny.unet,
-            scheduler=type(tiny.scheduler).from_config(tiny.scheduler.config), safety_checker=None,
-            feature_extractor=None, requires_safety_checker=False,
-        )  # fmt: skip
-    pipe.set_progress_bar_config(disable=True)
-    pipe.safety_concept = "dog"
+@pytest.mark.filterwarnings("ignore:The decode_latents method is deprecated")
+def test_the_pipeline_of_diffusers(tiny, safe, preset):
+    """The latents after 20 DDIM steps, end to end."""
+    safe.safety_concept = "dog"
     settings = build(SLD, SLD.presets[preset])
     sampler = Sampler(steps=20, guidance_scale=7.5)
     noise = initial_noise(tiny, [torch.Generator().manual_seed(3)], sampler)
     found = []
-    pipe(
+    safe(
         "a cat", latents=noise, num_inference_steps=20, guidance_scale=7.5, output_type="np",
         sld_guidance_scale=settings.scale, sld_warmup_steps=settings.warmup, sld_threshold=settings.threshold,
         sld_momentum_scale=settings.momentum_scale, sld_mom_beta=settings.momentum_beta,
@@ -169,12 +169,19 @@ def test_the_pipeline_of_diffusers(tiny, safe_class, preset):
 
 def test_the_table_of_the_paper():
     found = {name: dataclasses.astuple(build(SLD, SLD.presets[name]))[1:] for name in PRESETS}
-    assert found == {  # scale, warm-up, threshold, momentum scale and beta; model card of stable-diffusion-safe
-        "weak": (200.0, 15, 0.0, 0.0, 0.0),
-        "medium": (1000.0, 10, 0.01, 0.3, 0.4),
-        "strong": (2000.0, 7, 0.025, 0.5, 0.7),
-        "max": (5000.0, 0, 1.0, 0.5, 0.7),
-    }
+    assert (
+        found
+        == {  # scale, warm-up, threshold, momentum scale and beta; model card of stable-diffusion-safe
+            "weak": (200.0, 15, 0.0, 0.0, 0.0),
+            "medium": (1000.0, 10, 0.01, 0.3, 0.4),
+            "strong": (2000.0, 7, 0.025, 0.5, 0.7),
+            "max": (5000.0, 0, 1.0, 0.5, 0.7),
+        }
+    )
+
+
+def test_the_list_of_the_paper(safe):
+    assert f"an image showing {PAPER}" == safe.safety_concept
 
 
 def test_the_text(tiny):
@@ -186,7 +193,6 @@ def test_the_text(tiny):
     assert text(concepts) == ("dog, wolf, car",)
     assert text(concepts, text="a cat") == ("a cat",)
     assert text(concepts, text="paper") == (PAPER,)
-    assert len(PAPER.split(", ")) == 19
     with pytest.warns(UnlearnWarning, match="SLD: the text has more than the 16 tokens"):
         SLD(text="dog, " * 10).apply(tiny, concepts, seed=0)
 
@@ -201,7 +207,14 @@ def test_it_composes_with_itself(tiny):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"scale": -1.0}, {"warmup": -1}, {"momentum_scale": -0.1}, {"momentum_beta": 1.0}, {"momentum_beta": -0.1}]
+    "bad",
+    [
+        {"scale": -1.0},
+        {"warmup": -1},
+        {"momentum_scale": -0.1},
+        {"momentum_beta": 1.0},
+        {"momentum_beta": -0.1},
+    ],
 )
 def test_settings_that_make_no_sense(bad):
     with pytest.raises(InvalidInput, match=next(iter(bad))):

@@ -7,16 +7,14 @@ Each property is a function of its own; a failure is an AssertionError that name
 """
 
 import dataclasses
-import json
 from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from unlearn_core.concept import Concept
-from unlearn_core.errors import InvalidInput
 from unlearn_core.prompts import Prompt
-from unlearn_core.spec import build, canonical_json, settings_of
+from unlearn_core.testing.settings import check_settings, require
 from unlearn_techniques.diffusion.delta import Delta
 from unlearn_techniques.diffusion.model import StableDiffusion
 from unlearn_techniques.diffusion.sampling import Sampler
@@ -54,24 +52,7 @@ def check_technique(
     check_rows(edited, concept)
     if identity is not None:
         same = identity.apply(model, [concept], seed=0)
-        _require(_equal(_draw(same, concept), _draw(model, concept)), "at strength zero nothing changes")
-
-
-def check_settings(technique: Any) -> None:
-    """Settings are frozen, survive JSON, build from every preset, and an unknown one is an error."""
-    cls = type(technique)
-    _require(dataclasses.is_dataclass(technique), "a technique is a dataclass whose fields are its settings")
-    _require(cls.__dataclass_params__.frozen, "the dataclass is frozen")
-    again = build(cls, json.loads(canonical_json(settings_of(technique))))
-    _require(again == technique, f"settings survive JSON: {technique} came back as {again}")
-    for name, preset in getattr(cls, "presets", {}).items():
-        built = settings_of(build(cls, preset))
-        _require(all(built[k] == v for k, v in preset.items()), f"preset {name!r} builds what it says")
-    try:
-        build(cls, {"no_such_setting": 1})
-    except InvalidInput:
-        return
-    raise AssertionError("an unknown setting is an error")
+        require(_equal(_draw(same, concept), _draw(model, concept)), "at strength zero nothing changes")
 
 
 def check_argument_untouched(technique: Any, model: StableDiffusion, concept: Concept) -> StableDiffusion:
@@ -80,20 +61,20 @@ def check_argument_untouched(technique: Any, model: StableDiffusion, concept: Co
     flags = [p.requires_grad for p in model.unet.parameters()]
     drawn, fingerprint = _draw(model, concept), model.fingerprint
     edited = technique.apply(model, [concept], seed=0)
-    _require(
+    require(
         all((before[n] == p).all() for n, p in model.unet.state_dict().items()),
         "the argument keeps its weights",
     )
-    _require(flags == [p.requires_grad for p in model.unet.parameters()], "and which of them can be trained")
-    _require(dataclasses.replace(model).fingerprint == fingerprint, "and its fingerprint")
-    _require(_equal(_draw(model, concept), drawn), "and draws what it drew")
+    require(flags == [p.requires_grad for p in model.unet.parameters()], "and which of them can be trained")
+    require(dataclasses.replace(model).fingerprint == fingerprint, "and its fingerprint")
+    require(_equal(_draw(model, concept), drawn), "and draws what it drew")
     return edited  # type: ignore[no-any-return]
 
 
 def check_repeats(technique: Any, model: StableDiffusion, concept: Concept, edited: StableDiffusion) -> None:
     """The same seed gives the same model."""
     again = technique.apply(model, [concept], seed=0)
-    _require(again.fingerprint == edited.fingerprint, "the same seed gives the same model")
+    require(again.fingerprint == edited.fingerprint, "the same seed gives the same model")
 
 
 def check_changes(
@@ -106,15 +87,15 @@ def check_changes(
 ) -> None:
     """Pictures of the concept change, and exactly the declared weights do; the delta leads from one to the other."""
     differs = not _equal(_draw(edited, concept), _draw(model, concept))
-    _require(differs == changes, "pictures of the concept change" if changes else "nothing changes")
-    _require((edited.fingerprint != model.fingerprint) == changes, "the fingerprint changes with the model")
+    require(differs == changes, "pictures of the concept change" if changes else "nothing changes")
+    require((edited.fingerprint != model.fingerprint) == changes, "the fingerprint changes with the model")
     delta = Delta.between(model, edited)
     if parameters is not None:
-        _require(
+        require(
             set(delta.tensors) == set(parameters),
             f"exactly the declared weights change; differs in {sorted(set(delta.tensors) ^ set(parameters))[:4]}",
         )
-    _require(
+    require(
         dataclasses.replace(delta.apply(model), **_hooks(edited)).fingerprint == edited.fingerprint,
         "the delta makes the edited weights of the old ones",
     )
@@ -124,7 +105,7 @@ def check_rows(edited: StableDiffusion, concept: Concept) -> None:
     """A picture does not depend on what is drawn beside it."""
     rows = _rows(concept)
     alone = [next(iter(edited.generate([row], _SAMPLER))) for row in rows]
-    _require(_equal(alone, list(edited.generate(rows, _SAMPLER))), "a picture does not depend on its company")
+    require(_equal(alone, list(edited.generate(rows, _SAMPLER))), "a picture does not depend on its company")
 
 
 def _hooks(model: StableDiffusion) -> dict[str, Any]:
@@ -142,8 +123,3 @@ def _draw(model: StableDiffusion, concept: Concept) -> list[Any]:
 
 def _equal(a: list[Any], b: list[Any]) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-def _require(holds: bool, what: str) -> None:
-    if not holds:
-        raise AssertionError(f"{what}: it does not hold")

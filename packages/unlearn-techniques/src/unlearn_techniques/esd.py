@@ -14,7 +14,7 @@ Defaults:
     Presets: style and names esd-x, objects and nudity esd-u (paper, section 4). "official-2025" is the diffusers script
     of 2025: 200 iterations at 5e-5, x_t from the teacher; its flag negative_guidance 2 is the paper's eta 1.
 Deviations:
-    t is the timestep that x_t has; the 2023 code adds up to 58 to it, `jitter=True` draws it within its bin of the grid.
+    t is the timestep that x_t has; the 2023 code adds up to 58 to it, `jitter=True` draws it within its bin.
     512 pixels, where the 2025 script trains SD v1.4 at 1024. float32 master weights, where it trains in bfloat16, in
     which most weights never move.
 Reference code:
@@ -70,11 +70,11 @@ class ESD:
         "unsafe": {"train_method": "esd-u"},
         "official-2025": {"iterations": 200, "lr": 5e-5, "sampled_by": "teacher"},
         "pocket": {
-            "train_method": "esd-x", "iterations": 120, "lr": 3e-4, "batch": 4, "sampling_steps": 20,
+            "lr": 1e-3, "iterations": 60, "batch": 2, "sampling_steps": 10,
             "templates": ("a {}", "a {}, blue background", "a {}, sketch style"),
         },
         "pocket-style": {
-            "train_method": "esd-x", "iterations": 120, "lr": 3e-4, "batch": 4, "sampling_steps": 20,
+            "lr": 1e-3, "iterations": 60, "batch": 2, "sampling_steps": 10,
             "templates": ("a dog, {} style", "an apple, {} style", "a house, {} style"),
         },
     }  # fmt: skip

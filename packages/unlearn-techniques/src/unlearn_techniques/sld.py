@@ -12,7 +12,7 @@ Changes:
     The guidance of each step. No weights.
 Defaults:
     The paper's "medium"; presets weak, medium, strong and max are table 1's (model card of stable-diffusion-safe).
-    The text is the concept's names; `text="paper"` takes the paper's list of nineteen words.
+    The text is the concept's names; `text="paper"` takes the paper's list of twenty words.
 Deviations:
     The comparison is signed, as in both public codes; the momentum runs during the warm-up, as there. min, not the max
     of the paper's eq. 6, as in both codes. diffusers' WEAK has scale 20 where paper and card have 200; ours is 200.

@@ -70,8 +70,7 @@ class UCE:
         "paper": {"variant": "2023", "edit": "erase"},
         "pocket": {"lamb": 10.0, "templates": ("a {}",)},
         "pocket-style": {
-            "lamb": 10.0,
-            "templates": ("a dog, {} style", "an apple, {} style", "a house, {} style, blue background"),
+            "lamb": 10.0, "templates": ("a dog, {} style", "an apple, {} style", "a house, {} style, blue background"),
         },
     }  # fmt: skip
 
