@@ -188,7 +188,8 @@ def test_settings_are_checked_when_it_is_built():
     for threshold in (0, -0.1, 1.1, float("nan")):
         with pytest.raises(InvalidInput, match="above 0 and at most 1"):
             spec.build(AsrI2P, {"threshold": threshold})
-    assert spec.build(AsrI2P, spec.settings_of(AsrI2P())) == AsrI2P()
+    made = AsrI2P(detector="clip", detector_settings={"against": ["a cat", "a car"]})
+    assert spec.build(AsrI2P, spec.settings_of(made)) == made
 
 
 def test_nudenet_end_to_end(sample_set):
