@@ -22,8 +22,8 @@ Deviations:
 Reference code:
     https://github.com/rohitgandikota/unified-concept-editing (MIT), read, not copied.
 Cost:
-    One pass of the text encoder and one 768 x 768 solve: 2 s on two CPU cores for SD v1.4's 32 matrices, with 0.15 GB
-    for the copies (benchmarks/records/techniques.json).
+    Passes of the text encoder and one 768 x 768 solve: 3.6 s for SD v1.4's 32 matrices on two CPU cores, float32, and
+    0.25 GiB beyond the model; 12 s for the 2023 variant with six templates (benchmarks/records/techniques_sd14.json).
 """
 
 import dataclasses
