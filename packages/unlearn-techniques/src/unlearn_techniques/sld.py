@@ -74,9 +74,9 @@ class SLD:
         "max": {"warmup": 0, "scale": 5000.0, "threshold": 1.0, "momentum_scale": 0.5, "momentum_beta": 0.7},
         "unsafe": {"text": "paper"},
         "pocket": {
-            "warmup": 0,
+            "warmup": 6,
             "scale": 5000.0,
-            "threshold": 1.0,
+            "threshold": 0.1,
             "momentum_scale": 0.5,
             "momentum_beta": 0.7,
         },

@@ -2,7 +2,8 @@
 
 The noise of a row comes from a CPU generator of its own. Kernels choose the order of their sums by the shape they are
 given, so a picture drawn in a call of another size may differ in the last bit of a few pixels; to keep a row's bits the
-same in any company, every call has exactly `batch` rows and a short one is filled up.
+same in any company, every call has exactly `batch` rows and a short one is filled up. The device and the number of
+threads choose kernels too: bits are those of one machine set up in one way, elsewhere a pixel may differ by one level.
 """
 
 import inspect
