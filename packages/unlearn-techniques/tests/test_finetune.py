@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from unlearn_core.errors import UnlearnError
 from unlearn_techniques.diffusion.attention import parameter_group
-from unlearn_techniques.diffusion.finetune import Adam, finetune
+from unlearn_techniques.diffusion.finetune import Adam, clipped, finetune
 
 NAMES = ["conv_in.bias", "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"]
 
@@ -98,3 +98,49 @@ def test_hooks_stay_on_the_student(tiny):
     hooked = dataclasses.replace(tiny, conditions=(Zero(),))
     done = finetune(hooked, NAMES, shrink, iterations=1, lr=1e-3)
     assert done.conditions == hooked.conditions
+
+
+@given(st.integers(0, 99), st.sampled_from([0.01, 0.3]))
+def test_adam_with_decay_is_torchs_adamw(seed, decay):
+    generator = torch.Generator().manual_seed(seed)
+    start = [torch.randn(3, 2, generator=generator), torch.randn(4, generator=generator)]
+    ours, theirs = [p.clone() for p in start], [torch.nn.Parameter(p.clone()) for p in start]
+    adam, adamw = Adam(ours, 0.1, weight_decay=decay), torch.optim.AdamW(theirs, lr=0.1, weight_decay=decay)
+    for _ in range(4):
+        gradients = [torch.randn(p.shape, generator=generator) for p in start]
+        adam.step(gradients)
+        for p, g in zip(theirs, gradients, strict=True):
+            p.grad = g
+        adamw.step()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b.detach())
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 100.0])
+def test_gradients_are_clipped_as_torch_clips_them(max_norm):
+    gradients = [torch.arange(6.0).reshape(3, 2), torch.ones(4)]
+    parameters = [torch.nn.Parameter(torch.zeros_like(g)) for g in gradients]
+    for p, g in zip(parameters, gradients, strict=True):
+        p.grad = g.clone()
+    torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    for ours, p in zip(clipped(gradients, max_norm), parameters, strict=True):
+        torch.testing.assert_close(ours, p.grad)
+
+
+def test_the_text_encoder_can_be_trained(tiny):
+    names = [n for n, _ in tiny.text_encoder.named_parameters() if "self_attn.q_proj" in n]
+    before = tiny.encode(["a dog"])
+
+    def loss(student, iteration):
+        return (student.encode(["a dog"]) - 1).square().mean()
+
+    trained = finetune(tiny, names, loss, iterations=3, lr=0.05, part="text_encoder", max_norm=1.0)
+    changed = {
+        n
+        for n, p in trained.text_encoder.named_parameters()
+        if (p != tiny.text_encoder.get_parameter(n)).any()
+    }
+    assert changed == set(names)
+    assert trained.unet is tiny.unet
+    assert loss(trained, 0) < loss(tiny, 0)
+    assert torch.equal(tiny.encode(["a dog"]), before)

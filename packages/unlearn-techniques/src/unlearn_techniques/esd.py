@@ -13,6 +13,7 @@ Defaults:
     The paper and its 2023 code: 1000 iterations of batch 1, Adam 1e-5, eta 1, x_t from 50 DDIM steps at guidance 3.
     Presets: style and names esd-x, objects and nudity esd-u (paper, section 4). "official-2025" is the diffusers script
     of 2025: 200 iterations at 5e-5, x_t from the teacher; its flag negative_guidance 2 is the paper's eta 1.
+    "pocket" was chosen on pocket-sd's dog; "pocket-style" is the same with prompts of styles.
 Deviations:
     t is the timestep that x_t has; the 2023 code adds up to 58 to it, `jitter=True` draws it within its bin.
     512 pixels, where the 2025 script trains SD v1.4 at 1024. float32 master weights, where it trains in bfloat16, in

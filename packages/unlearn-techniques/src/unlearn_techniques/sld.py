@@ -13,6 +13,7 @@ Changes:
 Defaults:
     The paper's "medium"; presets weak, medium, strong and max are table 1's (model card of stable-diffusion-safe).
     The text is the concept's names; `text="paper"` takes the paper's list of twenty words.
+    "pocket" was chosen on pocket-sd's dog, pistol and sketch style: "max", later and with a narrower gate.
 Deviations:
     The comparison is signed, as in both public codes; the momentum runs during the warm-up, as there. min, not the max
     of the paper's eq. 6, as in both codes. diffusers' WEAK has scale 20 where paper and card have 200; ours is 200.
@@ -74,7 +75,7 @@ class SLD:
         "max": {"warmup": 0, "scale": 5000.0, "threshold": 1.0, "momentum_scale": 0.5, "momentum_beta": 0.7},
         "unsafe": {"text": "paper"},
         "pocket": {
-            "warmup": 6,
+            "warmup": 3,
             "scale": 5000.0,
             "threshold": 0.1,
             "momentum_scale": 0.5,

@@ -14,7 +14,8 @@ Defaults:
     lamb 0.5 and erase_scale 1: both official codes. variant "2025": head 28c81ed; "2023": f7222e6, the paper's.
     preserve_scale: 1 (2025), max(0.1, 1/number of preserved prompts) (2023). Preserving the concept's neighbours is
     ours, `preserve_adjacent=False` leaves it out. Presets: object -> "" and style -> "art" as in the paper's tables
-    and the 2025 script, nudity "violence, nudity, harm" -> "" (paper, section 5.3).
+    and the 2025 script, nudity "violence, nudity, harm" -> "" (paper, section 5.3). "pocket" and
+    "pocket-style" were chosen on pocket-sd's dog, pistol and sketch style.
 Deviations:
     Solved in float64 (official: float32 inverse, percents off with hundreds of preserved prompts). The paper's formula
     has no lamb, both codes do. Templates may hold words after the concept; the official codes read its last word token

@@ -1,0 +1,66 @@
+"""Latents of the model's own pictures: the training data of techniques that need images and were given none."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unlearn_core.seeds import derive
+from unlearn_techniques.diffusion.model import StableDiffusion
+from unlearn_techniques.diffusion.sampling import Sampler, denoise, initial_noise
+
+Progress = Callable[[int, int], None]
+
+
+@torch.no_grad()
+def drawn_latents(
+    model: StableDiffusion,
+    texts: Sequence[str],
+    sampler: Sampler,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Return the latents x_0 (n, 4, h, w), one for each text, as the UNet reads them.
+
+    They are drawn, not encoded from pictures, so no autoencoder is needed. A text that occurs k times is drawn k times.
+
+    Args:
+        model: what draws.
+        texts: the prompts.
+        sampler: how.
+        seed: of the noise, which is derived from the seed and the place in `texts`.
+        progress: called with (latents done, latents in all).
+    """
+    batch, found = sampler.batch_for(model), []
+    for start in range(0, len(texts), batch):
+        part = list(texts[start : start + batch])
+        filled = [*part, *[part[-1]] * (batch - len(part))]  # fixed shapes, as in `sampling.generate`
+        generators = [
+            torch.Generator().manual_seed(derive(seed, "drawn", start + i)) for i in range(len(filled))
+        ]
+        noise = initial_noise(model, generators, sampler)
+        latents = denoise(model, noise, model.trajectory(filled), sampler, generators=generators)
+        found.append(latents[: len(part)])
+        if progress:
+            progress(start + len(part), len(texts))
+    return torch.cat(found)
+
+
+def noised(model: StableDiffusion, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """Return ``x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps`` for latents and noise (n, 4, h, w) and timesteps (n,)."""
+    a = _alphas(model, latents)[t].view(-1, 1, 1, 1)
+    return a.sqrt() * latents + (1 - a).sqrt() * noise
+
+
+def training_target(model: StableDiffusion, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """Return what the UNet is trained to predict (n, 4, h, w): the noise, or v for models of the v-prediction kind."""
+    if model.scheduler.config.get("prediction_type", "epsilon") == "epsilon":
+        return noise
+    a = _alphas(model, latents)[t].view(-1, 1, 1, 1)
+    return a.sqrt() * noise - (1 - a).sqrt() * latents
+
+
+def _alphas(model: StableDiffusion, like: Tensor) -> Any:
+    return model.scheduler.alphas_cumprod.to(device=like.device, dtype=like.dtype)
