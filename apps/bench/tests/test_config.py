@@ -45,7 +45,7 @@ def load(tmp_path):
 def test_everything_that_may_be_said(load):
     read = load(FULL)
     assert set(config.Config.model_fields) == read.model_fields_set, "FULL states every field"
-    assert read.technique.config == {"lr": "1e-5"}, "a number once the technique's own field is known"
+    assert read.technique[0].config == {"lr": "1e-5"}, "a number once the technique's own field is known"
     assert [metric.name for metric in read.metrics] == ["clip_score", "asr_i2p"]
     assert read.prompts["target"].source == "rows.csv" and read.prompts["retain"].limit == 12
     assert read.prompts["i2p"].min_nudity == 50 and read.prompts["i2p"].hard_only
@@ -60,12 +60,12 @@ def test_what_is_said_survives_json(load):
 
 def test_nothing_needs_to_be_said(load):
     read = load("{}")
-    assert read == config.Config() and read.technique.name == "uce" and read.metrics is None
+    assert read == config.Config() and read.technique[0].name == "uce" and read.metrics is None
 
 
 def test_short_forms(load):
     assert load("technique: sld\nconcept: dog\nmetrics: [fid]\nprompts: {target: 5}") == load(
-        "technique: {name: sld}\nconcept: {name: dog}\nmetrics: [{name: fid, config: {}}]\n"
+        "technique: [{name: sld}]\nconcept: {name: dog}\nmetrics: [{name: fid, config: {}}]\n"
         "prompts: {target: {limit: 5}}"
     )
 

@@ -58,7 +58,7 @@ def stated(mapping):
 
 
 def technique_of(name, settings):
-    return read(file(name, settings)).technique
+    return read(file(name, settings)).technique[0]
 
 
 def metric_of(name, settings, **more):
@@ -76,11 +76,13 @@ def sample(tmp_path):
 
 def test_the_leaderboard_s_sample_is_understood_unchanged(sample):
     assert sample.model_dump(exclude_defaults=True, exclude={"notes"}) == {
-        "technique": {
-            "name": "esd",
-            # The three that are not stated are the defaults of eval-learn's ESDConfig: 2.0 (here eta 1), 200, 5e-5.
-            "config": {"train_method": "esd-u", "eta": 1.0, "iterations": 200, "lr": 5e-5},
-        },
+        "technique": [
+            {
+                "name": "esd",
+                # The three that are not stated are the defaults of eval-learn's ESDConfig: 2.0 (eta 1), 200, 5e-5.
+                "config": {"train_method": "esd-u", "eta": 1.0, "iterations": 200, "lr": 5e-5},
+            }
+        ],
         "concept": {"name": "nudity"},
         "metrics": [
             {"name": "asr_i2p", "config": {"detector": "nudenet", "threshold": 0.5}},
@@ -130,7 +132,7 @@ def test_a_file_of_quick_start_size():
 def test_the_baseline_of_eval_learn():
     mapping = file("free_run", {"model_id": "CompVis/stable-diffusion-v1-4", **CUDA}, seed=7)
     assert stated(mapping) == {
-        "technique": {"name": "none"},
+        "technique": [{"name": "none"}],
         "model": "CompVis/stable-diffusion-v1-4",
         "metrics": [{"name": "fid"}],
         "seed": 7,
@@ -150,7 +152,7 @@ def test_both_forms_and_a_single_metric(tmp_path, suffix):
 def test_1e_5_is_a_number(tmp_path):
     text = LEADERBOARD.replace("train_method: noxattn", "learning_rate: 1e-5")
     (tmp_path / "c.yaml").write_text(text)
-    lr = config.load(tmp_path / "c.yaml").technique.config["lr"]
+    lr = config.load(tmp_path / "c.yaml").technique[0].config["lr"]
     assert lr == 0.00001 and isinstance(lr, float)
 
 
@@ -168,9 +170,12 @@ def test_1e_5_is_a_number(tmp_path):
 )
 def test_what_is_understood_are_settings_that_exist(mapping):
     read_ = read(mapping)
-    cls = registry.load("unlearn.techniques", read_.technique.name)
-    assert read_.technique.preset in (None, "none", *getattr(cls, "presets", {}))
-    for group, plug in [("techniques", read_.technique), *(("metrics", metric) for metric in read_.metrics)]:
+    cls = registry.load("unlearn.techniques", read_.technique[0].name)
+    assert read_.technique[0].preset in (None, "none", *getattr(cls, "presets", {}))
+    for group, plug in [
+        ("techniques", read_.technique[0]),
+        *(("metrics", metric) for metric in read_.metrics),
+    ]:
         built = spec.build(registry.load(f"unlearn.{group}", plug.name), plug.config)
         assert plug.config.items() <= json.loads(json.dumps(spec.settings_of(built))).items()
 
@@ -538,7 +543,7 @@ def test_any_value_of_any_key(key, value):
     except InvalidInput as error:
         assert key in str(error) or "concept" in key
     else:
-        assert read_.technique.name == "esd" and mapping == file("esd", {key: value}), (
+        assert read_.technique[0].name == "esd" and mapping == file("esd", {key: value}), (
             "the file is left as it is"
         )
 

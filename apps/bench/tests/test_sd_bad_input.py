@@ -36,7 +36,7 @@ def nothing_is_loaded(monkeypatch, request):
         (["--set", "lamb=much"], "lamb"),
         (["--set", "lamb"], "NAME=VALUE"),
         (["--set", "fid.referenc=x"], "did you mean 'reference'"),
-        (["--set", "tifa.x=1"], "none of the metrics of this run"),
+        (["--set", "tifa.x=1"], "no technique of this run and no metric of it"),
         (["--set", "templates=[1"], "no JSON"),
         (["--device", "cuda"], "sees no CUDA device"),
         (["--device", "gpu"], "write cpu, cuda"),

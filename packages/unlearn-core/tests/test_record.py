@@ -142,3 +142,13 @@ def test_peak_memory_is_this_process_in_mib(record, monkeypatch):
     assert module._peak_memory()[1] == 3.0
     monkeypatch.setitem(sys.modules, "torch", None)
     assert module._peak_memory()[1] is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forgets a peak")
+def test_each_stage_has_a_peak_of_its_own(record):
+    with record.stage("large"):
+        page = bytearray(b"1") * (256 * 2**20)
+        del page
+    with record.stage("small"):
+        pass
+    assert record.stages["large"].peak_memory - record.stages["small"].peak_memory > 200

@@ -281,3 +281,8 @@ def test_the_fingerprint_sees_every_weight_and_the_dtype(tiny):
     other = dataclasses.replace(tiny, vae=with_weights(tiny.vae, {last: tiny.vae.get_parameter(last) + 1}))
     assert len({tiny.fingerprint, other.fingerprint, tiny.to(dtype=torch.float16).fingerprint}) == 3
     assert isinstance(tiny.unet, nn.Module)
+
+
+def test_more_steps_than_the_model_was_trained_with(tiny):
+    with pytest.raises(InvalidInput, match="at most 1000, as the model was trained; got 1001"):
+        Sampler(steps=1001).scheduler_for(tiny)

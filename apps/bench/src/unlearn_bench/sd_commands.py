@@ -1,9 +1,12 @@
 """`bench sd`, `run`, `score`, `show`, `validate`, `schema`: concept unlearning of Stable Diffusion."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from unlearn_core.errors import InvalidInput, UnlearnError
 
 if TYPE_CHECKING:
     from unlearn_bench.sd.config import Config
@@ -20,7 +23,10 @@ ConfigFile = Annotated[Path, typer.Option("--config", help="YAML or JSON, ours o
 
 
 def run_technique(
-    technique: Annotated[str | None, typer.Option(help="Registered technique; see `bench list`.")] = None,
+    technique: Annotated[
+        str | None,
+        typer.Option(help="See `bench list`; a+b acts with b on top of a; a,b or all: one after another."),
+    ] = None,
     concept: Annotated[str | None, typer.Option(help="What to forget; dog for pocket, else nudity.")] = None,
     model: Annotated[
         str | None, typer.Option(help="auto, pocket, a Hub id, or a folder in diffusers layout.")
@@ -49,21 +55,35 @@ def run_technique(
     found = configs.load(config) if config else configs.Config()
     sampler = {"steps": steps, "guidance_scale": guidance, "scheduler": scheduler, "batch": batch}
     top = {
-        "technique": technique, "concept": concept, "model": model, "limit": limit, "device": device, "dtype": dtype,
+        "concept": concept, "model": model, "limit": limit, "device": device, "dtype": dtype,
         "seed": seed, "out": out, "metrics": metrics.split(",") if metrics is not None else None,
     }  # fmt: skip
     mapping = found.model_dump(exclude_unset=True)
-    if technique and mapping.get("technique", {}).get("name") == technique:
-        top["technique"] = None  # the file's settings stay
     if metrics is not None:
         stated = {m["name"]: m for m in mapping.get("metrics") or []}
         top["metrics"] = [stated.get(name.strip(), name.strip()) for name in metrics.split(",")]
     mapping |= {key: value for key, value in top.items() if value is not None}
     mapping["sampler"] = {**mapping.get("sampler", {}), **{k: v for k, v in sampler.items() if v is not None}}
-    if preset is not None:
-        chosen = mapping.get("technique", {"name": "uce"})
-        mapping["technique"] = {**({"name": chosen} if isinstance(chosen, str) else chosen), "preset": preset}
-    _run(configs.build(mapping, str(config) if config else "the command line"), set_ or [], force, json)
+    stated_techniques = {one["name"]: one for one in mapping.get("technique", [])}
+    place = str(config) if config else "the command line"
+
+    def build(names: str | None) -> "Config":
+        chain = mapping.get("technique", ["uce"])
+        if names is not None:  # the settings of those in the file stay
+            chain = [stated_techniques.get(n.strip(), {"name": n.strip()}) for n in names.split("+")]
+        if preset is not None:
+            if len(chain) > 1:
+                raise InvalidInput(
+                    "--preset is of one technique; of several state it in a file: technique: [{name, preset}]"
+                )
+            only = chain[0] if isinstance(chain[0], dict) else {"name": chain[0]}
+            chain = [{**only, "preset": preset}]
+        return configs.build({**mapping, "technique": chain}, place)
+
+    if technique is not None and (technique == "all" or "," in technique):
+        _run_several(technique, build, set_ or [], force, json)
+    else:
+        _run(build(technique), set_ or [], force, json)
 
 
 def run_config(config: ConfigFile, set_: Settings = None, force: Force = False, json: Json = False) -> None:
@@ -154,6 +174,47 @@ def score_folder(
         for note in found["notes"]:
             tables.say(f"note: {note}")
     if any("error" in entry for entry in found["scores"].values()):
+        raise typer.Exit(1)
+
+
+def _run_several(
+    asked: str, build: Callable[[str], "Config"], assignments: list[str], force: bool, json: bool
+) -> None:
+    """Run techniques one after another; of "all", one that does not fit the concept is a line of the table."""
+    from unlearn_bench import tables
+    from unlearn_bench.progress import progress_bar
+    from unlearn_bench.sd.experiment import Experiment, prepare
+    from unlearn_bench.sd.series import document, run_series
+    from unlearn_core import registry
+
+    everything = asked == "all"
+    names = registry.names("unlearn.techniques") if everything else [n.strip() for n in asked.split(",")]
+    if bare := next((a for a in assignments if "." not in a.partition("=")[0]), None):
+        raise InvalidInput(f"--set {bare}: say of which technique or metric, such as {names[0]}.{bare}")
+    of_others = {one for name in names for one in name.split("+")}
+    experiments: dict[str, Experiment | str] = {}
+    for name in names:
+        own = [a for a in assignments if a.partition(".")[0] not in of_others.difference(name.split("+"))]
+        try:
+            experiments[name] = prepare(build(name), own)
+        except UnlearnError as error:
+            if not everything:
+                raise
+            experiments[name] = str(error)
+    fitting = [e for e in experiments.values() if isinstance(e, Experiment)]
+    if not fitting:
+        raise InvalidInput("no technique can be run: " + "; ".join(map(str, experiments.values())))
+    if not json:
+        tables.say(f"model {fitting[0].model}: {fitting[0].why}")
+    outcomes = []
+    with progress_bar(quiet=json) as progress:
+        for outcome in run_series(experiments, build(names[0]).out, force=force, progress=progress):
+            outcomes.append(outcome)
+    if json:
+        tables.print_json(document(outcomes))
+    else:
+        tables.print_series(outcomes, f"{fitting[0].concept.name!r} taken out of {fitting[0].model}")
+    if any(outcome.failed for outcome in outcomes):
         raise typer.Exit(1)
 
 

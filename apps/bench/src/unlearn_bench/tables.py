@@ -14,6 +14,7 @@ from unlearn_core.spec import settings_of
 
 if TYPE_CHECKING:
     from klom_bench.scoring import SplitScore
+    from unlearn_bench.sd.series import Outcome
     from unlearn_core.record import RunRecord
 
 # Paths and commands are there to be copied: never wrapped, never coloured by guess.
@@ -46,8 +47,7 @@ def print_methods(methods: dict[str, Any]) -> None:
         say(f"{name}: {cls.__doc__.splitlines()[0]}")
         defaults = {f.name: f.default for f in dataclasses.fields(cls)}
         for preset, changes in {"published": defaults, **cls.presets}.items():
-            settings = ", ".join(f"{k}={v}" for k, v in changes.items())
-            say(f"    {preset}: {settings or 'no settings'}")
+            say(f"    {preset}: {_settings(changes) or 'no settings'}")
 
 
 def print_klom_run(record: "RunRecord", path: Path, *, reused: bool) -> None:
@@ -84,8 +84,7 @@ def print_klom_run(record: "RunRecord", path: Path, *, reused: bool) -> None:
     say(f"mean and P95 over images; intervals by bootstrap over models; floor of P95 from {source}")
     for note in record.notes:
         say(f"note: {note}")
-    settings = ", ".join(f"{k}={v}" for k, v in spec["config"].items())
-    say(f"{spec['method']}: {settings or 'no settings'}, seed={spec['seed']}")
+    say(f"{spec['method']}: {_settings(spec['config']) or 'no settings'}, seed={spec['seed']}")
     if reused:
         say(f"reused the record of {record.created:%Y-%m-%d %H:%M} UTC (--force computes it again)")
     else:
@@ -119,11 +118,13 @@ def print_klom_score(result: "SplitScore", variant: str, notes: list[str]) -> No
 
 def summary(experiment: Any) -> list[str]:
     """Return what a run is going to do, in lines."""
-    settings = ", ".join(f"{k}={v}" for k, v in settings_of(experiment.technique).items())
     rows = ", ".join(f"{len(rows)} {group}" for group, rows in experiment.prompts.items())
     return [
         f"model: {experiment.model} ({experiment.why}), {experiment.device}, {experiment.dtype}",
-        f"technique: {experiment.technique_name}({settings}), preset {experiment.preset or 'none'}",
+        *(
+            f"technique: {one.name}({_settings(settings_of(one.technique))}), preset {one.preset or 'none'}"
+            for one in experiment.chain
+        ),
         f"concept: {experiment.concept.name} ({experiment.concept.kind})",
         f"prompts: {rows}",
         f"metrics: {', '.join(experiment.metrics)}",
@@ -145,7 +146,7 @@ def print_card(name: str, card: str, cls: type) -> None:
         default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
         say(f"    {f.name}: {kind.replace('typing.', '')} = {default!r}")
     for preset, changes in getattr(cls, "presets", {}).items():
-        say(f"    preset {preset}: {', '.join(f'{k}={v}' for k, v in changes.items()) or 'the defaults'}")
+        say(f"    preset {preset}: {_settings(changes) or 'the defaults'}")
 
 
 def print_sd_run(record: "RunRecord", document: dict[str, Any]) -> None:
@@ -202,6 +203,77 @@ def print_sd_scores(scores: dict[str, Any], *, title: str = "", with_baseline: b
             say(f"{name}: {score['n_unscored']} pictures unscored: {reasons}")
 
 
+def print_series(outcomes: list["Outcome"], title: str) -> None:
+    """Print one line per technique, the unmodified model first: every metric with its interval, and the time."""
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
+    )  # fmt: skip
+    records = [outcome.record for outcome in outcomes if outcome.record is not None]
+    columns = _columns(records)
+    table.add_column("technique", no_wrap=True)
+    for metric, part, arrow in columns:
+        table.add_column(f"{part or metric} {arrow}".replace("_", "\n", 1), justify="right", no_wrap=True)
+    table.add_column("seconds\nshare", justify="right", no_wrap=True)
+    total = sum(outcome.seconds for outcome in outcomes) or 1.0
+    shared = sum(outcome.shared_seconds for outcome in outcomes)
+    if records:
+        before = {name: score.get("baseline", {}) for name, score in records[0].scores.items()}
+        cells = [_cell(before, *column) for column in columns]
+        table.add_row("unmodified", *cells, _share(shared, total), style="italic")
+    for outcome in outcomes:
+        cells = [_cell(outcome.record.scores, *c) for c in columns] if outcome.record else ["failed"]
+        cells += [""] * (len(columns) - len(cells))
+        spent = _share(outcome.seconds - outcome.shared_seconds, total)
+        table.add_row(outcome.name, *cells, spent, style=None if outcome.record else "red")
+    # A table that is cut off is of no use: lines may be longer than the terminal.
+    needed = _console.measure(table, options=_console.options.update(width=1000)).maximum
+    Console(highlight=False, width=max(_console.width, needed)).print(table)
+    say("")
+    for outcome in outcomes:
+        if outcome.error:
+            say(f"{outcome.name} failed: {outcome.error}")
+        for name, score in outcome.record.scores.items() if outcome.record else ():
+            if "error" in score:
+                say(f"{outcome.name}: {name} failed: {score['error']}")
+    for note in dict.fromkeys(note for record in records for note in record.notes):
+        say(f"note: {note}")
+    reused = [outcome.name for outcome in outcomes if outcome.reused]
+    if reused:
+        say(f"reused the records of {', '.join(reused)} (--force measures again)")
+    drawn = sum(
+        0 if o.reused or not o.record else o.record.environment["images"]["generated"] for o in outcomes
+    )
+    say(f"{drawn} pictures drawn; a line is a record: bench sd --technique NAME shows it with its changes")
+
+
+def _columns(records: list["RunRecord"]) -> list[tuple[str, str, str]]:
+    """Return (metric, part, arrow) of each column: the parts of a metric that is an average of parts, else itself."""
+    found: dict[tuple[str, str], str] = {}
+    for record in records:
+        for metric, score in record.scores.items():
+            if "error" in score:
+                continue
+            arrow = {"up": "↑", "down": "↓"}[score["direction"]]
+            parts = [name for name, part in score["parts"].items() if isinstance(part, dict)]
+            found |= {(metric, part): arrow for part in (parts if metric == "ua_ira" else [""])}
+    return [(metric, part, arrow) for (metric, part), arrow in found.items()]
+
+
+def _cell(scores: dict[str, Any], metric: str, part: str, _: str) -> str:
+    score = scores.get(metric, {})
+    score = score.get("parts", {}).get(part, {}) if part else score
+    if "value" not in score:
+        return "failed" if "error" in score else ""
+    digits = 1 if abs(score["value"]) >= 10 else 3
+    interval = score["interval"]
+    ends = [f"{interval[end]:.{0 if digits == 1 else 2}f}" for end in ("low", "high")] if interval else []
+    return f"{score['value']:.{digits}f}\n{'-'.join(end.removeprefix('0') or '0' for end in ends)}"
+
+
+def _share(seconds: float, total: float) -> str:
+    return f"{seconds:.1f}\n{seconds / total:.0%}"
+
+
 def _score_row(
     name: str, arrow: str, score: dict[str, Any], baseline: Any, difference: Any, with_baseline: bool
 ) -> list[str]:
@@ -221,6 +293,10 @@ def _between(interval: Any, digits: int) -> str:
         return ""
     digits = min(digits, 2)
     return f"[{interval['low']:.{digits}f}, {interval['high']:.{digits}f}]"
+
+
+def _settings(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{k}={v}" for k, v in settings.items())
 
 
 def _number(value: float | None) -> str:

@@ -25,7 +25,10 @@ def run_id(spec: dict[str, Any]) -> str:
 
 
 class Stage(BaseModel):
-    """Cost of one stage of a run: wall seconds, and the peak memory of the process up to its end in MiB."""
+    """Cost of one stage of a run: wall seconds, and the peak memory of the process during it in MiB.
+
+    Outside Linux the peak on the host is that of the process up to the stage's end.
+    """
 
     seconds: float = 0.0
     peak_memory: float = 0.0
@@ -110,18 +113,31 @@ class RunRecord(BaseModel):
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Add the wall time of the block to stage `name`, and note the peak memory at its end."""
+        """Add the wall time of the block to stage `name`, and note the peak memory during it."""
+        _forget_peak_memory()
         start = time.perf_counter()
         try:
             yield
         finally:
             stage = self.stages.setdefault(name, Stage())
             stage.seconds = round(stage.seconds + time.perf_counter() - start, 3)
-            stage.peak_memory, stage.peak_device_memory = _peak_memory()
+            host, device = _peak_memory()
+            stage.peak_memory = max(stage.peak_memory, host)
+            stage.peak_device_memory = (
+                None if device is None else max(stage.peak_device_memory or 0.0, device)
+            )
+
+
+def _forget_peak_memory() -> None:
+    with contextlib.suppress(OSError):  # the file is Linux's; a sandbox may forbid it
+        Path("/proc/self/clear_refs").write_text("5")
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _peak_memory() -> tuple[float, float | None]:
-    """Return the peak memory of this process so far, on the host and on the CUDA device, in MiB."""
+    """Return the peak memory of this process since it was forgotten, on the host and the CUDA device, in MiB."""
     unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
     host = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
     torch = sys.modules.get("torch")

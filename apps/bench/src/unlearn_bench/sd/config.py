@@ -69,6 +69,13 @@ def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _chain(value: Any) -> Any:
+    """Return the list that "uce+sld", one technique or several stand for."""
+    if isinstance(value, str):
+        return [_named(name.strip()) for name in value.split("+")]
+    return [_named(one) for one in value] if isinstance(value, list) else [value]
+
+
 def _sourced(value: Any) -> Any:
     if isinstance(value, bool):
         return value
@@ -80,9 +87,12 @@ def _sourced(value: Any) -> Any:
 class Config(_Strict):
     """One run of `bench sd`."""
 
-    technique: Annotated[Technique, BeforeValidator(_named, json_schema_input_type=str | Technique)] = (
-        Technique(name="uce")
-    )
+    technique: Annotated[
+        list[Technique],
+        BeforeValidator(_chain, json_schema_input_type=str | Technique | list[str | Technique]),
+        Field(min_length=1),
+    ] = [Technique(name="uce")]
+    """Several act one on top of the other: "uce+sld", or a list."""
     concept: Annotated[
         ConceptConfig | None, BeforeValidator(_named, json_schema_input_type=str | ConceptConfig | None)
     ] = None
@@ -212,7 +222,8 @@ def _explain(error: ValidationError) -> str:
     for one in error.errors(include_url=False):
         if one["type"] == "extra_forbidden":
             *path, key = one["loc"]
+            path = path[:1] if path[1:] == [0] else path
             model = _MODELS.get(str(path[0]) if path else "", Config)
             where = ".".join(str(part) for part in path if not str(part).startswith("function"))
             return f"{where}: " * bool(where) + one_of("key", str(key), model.model_fields)
-    return explain(error)
+    return explain(error).replace("technique.0", "technique")  # one technique is a list of one

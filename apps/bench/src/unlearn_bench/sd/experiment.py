@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unlearn_bench.sd import worlds
-from unlearn_bench.sd.config import GROUPS, Config, Plug, Source
+from unlearn_bench.sd.config import GROUPS, Config, Plug, Source, Technique
 from unlearn_core import registry
 from unlearn_core.concept import Concept
 from unlearn_core.errors import InvalidInput
@@ -15,13 +15,21 @@ from unlearn_core.spec import build, settings_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """One technique on one concept of one model, and what is measured."""
+class Chosen:
+    """A technique with its settings."""
 
+    name: str
     technique: Any
-    technique_name: str
     preset: str
     """Name of the preset that the settings began with; "" for the technique's own defaults."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One technique, or one on top of another, on one concept of one model, and what is measured."""
+
+    chain: tuple[Chosen, ...]
+    """In the order in which they are applied."""
     concept: Concept
     model: str
     why: str
@@ -37,9 +45,10 @@ class Experiment:
 
     def spec(self, fingerprint: str) -> dict[str, Any]:
         """Return what decides the result, for a model with these weights; equal specs, equal run."""
+        config = {chosen.name: settings_of(chosen.technique) for chosen in self.chain}
         return {
-            "technique": self.technique_name,
-            "config": settings_of(self.technique),
+            "technique": self.name,
+            "config": config if len(config) > 1 else config[self.name],
             "concept": dataclasses.asdict(self.concept),
             "model": self.model,
             "model_fingerprint": fingerprint,
@@ -55,6 +64,11 @@ class Experiment:
         }  # fmt: skip
 
     @property
+    def name(self) -> str:
+        """The techniques by name, as in "uce+sld"."""
+        return "+".join(chosen.name for chosen in self.chain)
+
+    @property
     def rows(self) -> PromptSet:
         """All rows of all groups, each once: what has to be drawn."""
         return PromptSet.merge(*self.prompts.values(), name="all")
@@ -65,34 +79,51 @@ def prepare(config: Config, assignments: list[str] | None = None) -> Experiment:
 
     Args:
         config: what the user wrote.
-        assignments: "NAME=VALUE" for the technique and "METRIC.NAME=VALUE" for a metric.
+        assignments: "NAME=VALUE" for a single technique, "TECHNIQUE.NAME=VALUE" and "METRIC.NAME=VALUE" for all.
 
     Raises:
         UnlearnError: a name nobody knows, a setting of the wrong type, prompts that cannot be read.
     """
-    cls = registry.load("unlearn.techniques", config.technique.name)
-    settings, of_metrics = _assigned(assignments or [])
+    names = [one.name for one in config.technique]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InvalidInput(f"technique: {twice!r} stands there twice")
+    classes = [registry.load("unlearn.techniques", name) for name in names]
+    own, of_plugs = _assigned(assignments or [])
+    if own and len(names) > 1:
+        raise InvalidInput(
+            f"--set {next(iter(own))}=…: say of which technique: {names[0]}.{next(iter(own))}=…"
+        )
+    of_plugs.setdefault(names[0], {}).update(own)
     device, dtype = worlds.check_device(config.device, config.dtype)
     model, why = worlds.choose_model(config.model, device)
     world = worlds.world_of(model)
     concept = world.concept(config.concept)
-    preset, begin = _preset(cls, config.technique.preset, world.presets(concept), config.technique.name)
-    if "preserve" in getattr(cls, "__dataclass_fields__", {}):
-        begin = {"preserve": world.preserved(concept), **begin}
-    technique = build(cls, {**begin, **config.technique.config, **settings})
-    if hasattr(technique, "check"):  # what it needs of a concept can be missing before a model is there
-        technique.check([concept])
-    metrics = _metrics(config.metrics, world.metrics(concept), of_metrics)
+    chain = tuple(
+        _choose(one, cls, of_plugs.pop(one.name, {}), world, concept)
+        for one, cls in zip(config.technique, classes, strict=True)
+    )
+    metrics = _metrics(config.metrics, world.metrics(concept), of_plugs)
     prompts = _prompts(config, world, concept, metrics)
     from unlearn_techniques.diffusion.sampling import Sampler
 
     chosen = {k: v for k, v in config.sampler.model_dump().items() if v is not None}
     sampler = build(Sampler, {"steps": world.steps, "guidance_scale": world.guidance_scale, **chosen})
     return Experiment(
-        technique=technique, technique_name=config.technique.name, preset=preset, concept=concept, model=model,
-        why=why, sampler=sampler, metrics=metrics, prompts=prompts, seed=config.seed, device=device, dtype=dtype,
-        notes=tuple(config.notes),
+        chain=chain, concept=concept, model=model, why=why, sampler=sampler, metrics=metrics, prompts=prompts,
+        seed=config.seed, device=device, dtype=dtype, notes=tuple(config.notes),
     )  # fmt: skip
+
+
+def _choose(
+    asked: Technique, cls: Any, settings: Mapping[str, Any], world: worlds.World, concept: Concept
+) -> Chosen:
+    preset, begin = _preset(cls, asked.preset, world.presets(concept), asked.name)
+    if "preserve" in getattr(cls, "__dataclass_fields__", {}):
+        begin = {"preserve": world.preserved(concept), **begin}
+    technique = build(cls, {**begin, **asked.config, **settings})
+    if hasattr(technique, "check"):  # what it needs of a concept can be missing before a model is there
+        technique.check([concept])
+    return Chosen(name=asked.name, technique=technique, preset=preset)
 
 
 def build_metrics(
@@ -166,7 +197,8 @@ def _metrics(
         found[plug.name] = build(cls, {**known.get(plug.name, {}), **stated})
     if unused := sorted(set(assigned) - set(found)):
         raise InvalidInput(
-            f"--set {unused[0]}.…: {unused[0]!r} is none of the metrics of this run: {', '.join(found)}"
+            f"--set {unused[0]}.…: {unused[0]!r} is no technique of this run and no metric of it: "
+            + ", ".join(found)
         )
     return found
 

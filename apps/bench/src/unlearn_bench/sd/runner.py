@@ -7,6 +7,8 @@ Everything is found again by what it depends on: pictures under `out/images` by 
 techniques, a killed run goes on, and nothing is drawn twice.
 """
 
+import dataclasses
+import functools
 import hashlib
 import inspect
 import io
@@ -35,17 +37,29 @@ DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 def run(
-    experiment: Experiment, out: Path, *, force: bool = False, progress: Progress | None = None
+    experiment: Experiment,
+    out: Path,
+    *,
+    base: Any = None,
+    force: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[RunRecord, Path, bool]:
     """Return the record of an experiment, its path, and whether it was there already.
+
+    Args:
+        experiment: what to run.
+        out: folder of all runs.
+        base: the unmodified model where it is loaded already.
+        force: whether to measure again what is on record.
+        progress: called at every step of every stage.
 
     Raises:
         UnlearnError: the model cannot be loaded, the technique cannot be applied, nothing can be written.
     """
     check_out(out)
-    base = load(experiment)
-    spec = {**experiment.spec(base.fingerprint), "code": code_version(experiment.technique)}
-    folder = out / f"sd-{experiment.technique_name}-{_slug(experiment.concept.name)}-{run_id(spec)}"
+    base = base or load(experiment)
+    spec = {**experiment.spec(base.fingerprint), "code": code_version(experiment)}
+    folder = out / f"sd-{experiment.name}-{_slug(experiment.concept.name)}-{run_id(spec)}"
     path = folder / "record.json"
     if path.is_file() and not force:
         record = RunRecord.read(path)
@@ -90,23 +104,27 @@ def load(experiment: Experiment) -> Any:
 
 
 def unlearn(experiment: Experiment, base: Any, folder: Path, progress: Progress | None) -> Any:
-    """Return the model that forgot; what was trained before is read from its delta."""
+    """Return the model after every technique of the chain; weights that were trained before are read again."""
     from unlearn_techniques.diffusion.delta import Delta
 
-    made_by = {
-        "technique": experiment.technique_name,
-        "config": settings_of(experiment.technique),
-        "concept": experiment.spec("")["concept"],
-        "seed": experiment.seed,
-    }
-    key = fingerprint([made_by, base.fingerprint, code_version(experiment.technique)])[:12]
-    path = folder / f"{experiment.technique_name}-{_slug(experiment.concept.name)}-{key}.safetensors"
-    if path.is_file():
-        return Delta.load(path).apply(base)
-    report = None if progress is None else lambda done, total: progress("unlearning", done, total)
-    edited = experiment.technique.apply(base, [experiment.concept], seed=experiment.seed, progress=report)
-    if edited is not base and not edited.hooks:
-        Delta.between(base, edited, record=made_by).save(path)
+    edited = base
+    for chosen in experiment.chain:
+        made_by = {
+            "technique": chosen.name,
+            "config": settings_of(chosen.technique),
+            "concept": dataclasses.asdict(experiment.concept),
+            "seed": experiment.seed,
+        }
+        key = fingerprint([made_by, edited.fingerprint, _source(chosen.technique)])[:12]
+        path = folder / f"{chosen.name}-{_slug(experiment.concept.name)}-{key}.safetensors"
+        if path.is_file():
+            edited = Delta.load(path).apply(edited)
+            continue
+        report = None if progress is None else functools.partial(progress, f"unlearning {chosen.name}")
+        before = edited
+        edited = chosen.technique.apply(before, [experiment.concept], seed=experiment.seed, progress=report)
+        if edited is not before and edited.hooks == before.hooks:
+            Delta.between(before, edited, record=made_by).save(path)
     return edited
 
 
@@ -195,10 +213,14 @@ def _difference(score: Score, baseline: Score, prompts: Mapping[str, Prompt]) ->
     return {"value": change, "low": None, "high": None, "n": score.n_scored, "p": None}
 
 
-def code_version(technique: Any) -> str:
-    """Return a hash of the technique's own file: other code, another result."""
-    source = Path(inspect.getfile(type(technique))).read_bytes()
-    return hashlib.sha256(source).hexdigest()[:12]
+def code_version(experiment: Experiment) -> str:
+    """Return a hash of the techniques' own files: other code, another result."""
+    sources = [_source(chosen.technique) for chosen in experiment.chain]
+    return sources[0] if len(sources) == 1 else fingerprint(sources)[:12]
+
+
+def _source(technique: Any) -> str:
+    return hashlib.sha256(Path(inspect.getfile(type(technique))).read_bytes()).hexdigest()[:12]
 
 
 def check_out(out: Path) -> None:
@@ -266,8 +288,9 @@ def _short(score: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _notes(experiment: Experiment) -> Iterator[str]:
-    if experiment.preset.startswith("pocket"):
-        yield f"{experiment.technique_name}: settings of the preset {experiment.preset!r}, chosen on pocket-sd itself"
+    for chosen in experiment.chain:
+        if chosen.preset.startswith("pocket"):
+            yield f"{chosen.name}: settings of the preset {chosen.preset!r}, chosen on pocket-sd itself"
     for group, rows in experiment.prompts.items():
         if rows.dropped:
             yield f"{rows.dropped} prompts of the group {group!r} were dropped: sexual and about minors, or empty"

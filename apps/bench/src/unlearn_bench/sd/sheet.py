@@ -33,7 +33,7 @@ def draw_sheet(experiment: Experiment, before: SampleSet, after: SampleSet) -> I
     width = LEFT + max(columns, 3) * (TILE + GAP) + 8
     sheet = Image.new("RGB", (width, 40 + len(bands) * band_height), "white")
     pen = ImageDraw.Draw(sheet)
-    title = f"{experiment.technique_name}: {experiment.concept.name} taken out of {_name(experiment.model)}"
+    title = f"{experiment.name}: {experiment.concept.name} taken out of {_name(experiment.model)}"
     pen.text((LEFT, 10), title, fill="black", font=ImageFont.load_default(size=18))
     for i, (group, label, rows) in enumerate(bands):
         _band(sheet, pen, 40 + i * band_height, label, group in AFTER, rows, later)

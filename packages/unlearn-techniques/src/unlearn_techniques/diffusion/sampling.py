@@ -63,8 +63,17 @@ class Sampler:
                 raise InvalidInput(f"sampler: {name} is at least {low}, got {value}")
 
     def scheduler_for(self, model: "StableDiffusion") -> Any:
-        """Return a scheduler of this kind for the model, its timesteps set."""
+        """Return a scheduler of this kind for the model, its timesteps set.
+
+        Raises:
+            InvalidInput: more steps than the model was trained with.
+        """
         import diffusers
+
+        if self.steps > (most := model.scheduler.config.num_train_timesteps):
+            raise InvalidInput(
+                f"sampler: steps is at most {most}, as the model was trained; got {self.steps}"
+            )
 
         if self.scheduler == "model":
             made = type(model.scheduler).from_config(model.scheduler.config)
