@@ -96,12 +96,13 @@ def run_config(config: ConfigFile, set_: Settings = None, force: Force = False, 
 def validate_config(config: ConfigFile, set_: Settings = None) -> None:
     """Check a configuration file: every name, type and file in it, without loading a model."""
     from unlearn_bench import tables
+    from unlearn_bench.sd import tables as sd_tables
     from unlearn_bench.sd.config import load
     from unlearn_bench.sd.experiment import prepare
 
     experiment = prepare(load(config), set_ or [])
     tables.say(f"{config}: well-formed")
-    for line in tables.summary(experiment):
+    for line in sd_tables.summary(experiment):
         tables.say(f"  {line}")
 
 
@@ -157,6 +158,7 @@ def score_folder(
 ) -> None:
     """Rate images that anything may have made."""
     from unlearn_bench import tables
+    from unlearn_bench.sd import tables as sd_tables
     from unlearn_bench.sd.config import ConceptConfig, Plug
     from unlearn_bench.sd.experiment import build_metrics
     from unlearn_bench.sd.scoring import score
@@ -170,7 +172,7 @@ def score_folder(
     if json:
         tables.print_json(found)
     else:
-        tables.print_sd_scores(found["scores"], with_baseline=baseline is not None)
+        sd_tables.print_scores(found["scores"], with_baseline=baseline is not None)
         for note in found["notes"]:
             tables.say(f"note: {note}")
     if any("error" in entry for entry in found["scores"].values()):
@@ -183,8 +185,9 @@ def _run_several(
     """Run techniques one after another; of "all", one that does not fit the concept is a line of the table."""
     from unlearn_bench import tables
     from unlearn_bench.progress import progress_bar
+    from unlearn_bench.sd import tables as sd_tables
     from unlearn_bench.sd.experiment import Experiment, prepare
-    from unlearn_bench.sd.series import document, run_series
+    from unlearn_bench.sd.series import document, draw_sheet, run_series
     from unlearn_core import registry
 
     everything = asked == "all"
@@ -206,14 +209,17 @@ def _run_several(
         raise InvalidInput("no technique can be run: " + "; ".join(map(str, experiments.values())))
     if not json:
         tables.say(f"model {fitting[0].model}: {fitting[0].why}")
-    outcomes = []
+    outcomes, out = [], build(names[0]).out
     with progress_bar(quiet=json) as progress:
-        for outcome in run_series(experiments, build(names[0]).out, force=force, progress=progress):
+        for outcome in run_series(experiments, out, force=force, progress=progress):
             outcomes.append(outcome)
+    sheet = draw_sheet(outcomes, out)
     if json:
-        tables.print_json(document(outcomes))
+        tables.print_json(document(outcomes, sheet))
     else:
-        tables.print_series(outcomes, f"{fitting[0].concept.name!r} taken out of {fitting[0].model}")
+        sd_tables.print_series(outcomes, f"{fitting[0].concept.name!r} taken out of {fitting[0].model}")
+        if sheet:
+            tables.say(f"sheet:  {sheet}")
     if any(outcome.failed for outcome in outcomes):
         raise typer.Exit(1)
 
@@ -221,6 +227,7 @@ def _run_several(
 def _run(config: "Config", assignments: list[str], force: bool, json: bool) -> None:
     from unlearn_bench import tables
     from unlearn_bench.progress import progress_bar
+    from unlearn_bench.sd import tables as sd_tables
     from unlearn_bench.sd.experiment import prepare
 
     experiment = prepare(config, assignments)
@@ -234,7 +241,7 @@ def _run(config: "Config", assignments: list[str], force: bool, json: bool) -> N
     if json:
         tables.print_json(found)
     else:
-        tables.print_sd_run(record, found)
+        sd_tables.print_run(record, found)
     if any("error" in entry for entry in record.scores.values()):
         raise typer.Exit(1)
 

@@ -12,22 +12,19 @@ import functools
 import hashlib
 import inspect
 import io
-import math
 import os
 import traceback
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from unlearn_bench.sd.comparison import compared
 from unlearn_bench.sd.experiment import Experiment
 from unlearn_core import atomic
 from unlearn_core.errors import InvalidInput, UnlearnError, UnlearnWarning
-from unlearn_core.prompts import Prompt
 from unlearn_core.record import RunRecord, run_id
 from unlearn_core.samples import SampleSet
-from unlearn_core.score import Score
 from unlearn_core.spec import fingerprint, settings_of
 
 Progress = Callable[[str, int, int], None]
@@ -77,6 +74,7 @@ def run(
         record.scores = measure(experiment, after, before, record, progress)
     record.notes += dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UnlearnWarning))
     record.environment["edited_fingerprint"] = edited.fingerprint
+    record.environment["changes"] = changes(base, edited)
     record.files = {
         role: Path(os.path.relpath(samples.folder, folder)).as_posix()
         for role, samples in (("images", after), ("baseline_images", before))
@@ -84,10 +82,7 @@ def run(
     with record.stage("sheet"):
         from unlearn_bench.sd.sheet import draw_sheet
 
-        picture = io.BytesIO()
-        draw_sheet(experiment, before, after).save(picture, "PNG", optimize=True)
-        with atomic.replacing(folder / "sheet.png") as file:
-            file.write(picture.getvalue())
+        save_picture(draw_sheet(experiment, before, after), folder / "sheet.png")
     record.files["sheet"] = "sheet.png"
     record.write(path)
     return record, path, False
@@ -126,6 +121,23 @@ def unlearn(experiment: Experiment, base: Any, folder: Path, progress: Progress 
         if edited is not before and edited.hooks == before.hooks:
             Delta.between(before, edited, record=made_by).save(path)
     return edited
+
+
+def changes(base: Any, edited: Any) -> dict[str, Any]:
+    """Return what an edit changed: tensors and weights of each part, and the hooks that act while it draws."""
+    found: dict[str, Any] = {"hooks": [type(hook).__name__ for hook in edited.hooks]}
+    for part in ("unet", "text_encoder", "vae"):
+        old, new = (dict(getattr(model, part).named_parameters()) for model in (base, edited))
+        # What an edit leaves alone is shared with the model it was given.
+        other = [n for n, p in new.items() if p.data_ptr() != old[n].data_ptr() and not p.equal(old[n])]
+        if other:
+            weights = sum(old[n].numel() for n in other)
+            found[part] = {
+                "tensors": len(other),
+                "weights": weights,
+                "of": sum(p.numel() for p in old.values()),
+            }
+    return found
 
 
 def draw(
@@ -170,49 +182,6 @@ def measure(
     return found
 
 
-def compared(metric: Any, after: SampleSet, before: SampleSet | None) -> dict[str, Any]:
-    """Return a metric's score as JSON, and beside it the unmodified model's and the paired difference."""
-    score = metric.measure(after, before)
-    found: dict[str, Any] = score.to_mapping()
-    if before is not None:
-        baseline = score if after is before else metric.measure(before, before)
-        found["baseline"] = baseline.to_mapping()
-        found["difference"] = _differences(score, baseline, {s.prompt.id: s.prompt for s in after})
-    return found
-
-
-def _differences(score: Score, baseline: Score, prompts: Mapping[str, Prompt]) -> dict[str, Any]:
-    """Return name -> paired difference of the score ("value") and of each of its parts."""
-    pairs = {"value": (score, baseline)}
-    for name, part in score.parts.items():
-        if isinstance(part, Score) and isinstance(other := baseline.parts.get(name), Score):
-            pairs[name] = (part, other)
-    return {name: found for name, (a, b) in pairs.items() if (found := _difference(a, b, prompts))}
-
-
-def _difference(score: Score, baseline: Score, prompts: Mapping[str, Prompt]) -> dict[str, Any] | None:
-    """Return the change of a value, with the interval of the paired images where their mean is that value.
-
-    A value may be the plain mean of its images or, as the published accuracies are, the mean over concepts.
-    """
-    from unlearn_metrics.statistics import paired_difference
-
-    a, b = score.per_sample, baseline.per_sample
-    change = score.value - baseline.value
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        ids = [i for i, value in a.items() if value is not None and b.get(i) is not None]
-        counts = Counter(prompts[i].concept for i in ids)
-        by_concept = {i: len(ids) / (len(counts) * counts[prompts[i].concept]) for i in ids}
-        for weights in (dict.fromkeys(ids, 1.0), by_concept):
-            weighted = ({i: weights[i] * float(values[i] or 0) for i in ids} for values in (a, b))
-            found = paired_difference(*weighted, clusters={i: prompts[i].text for i in ids})
-            if math.isclose(found.value, change, rel_tol=1e-6, abs_tol=1e-9):
-                return {field: getattr(found, field) for field in ("value", "low", "high", "n", "p")}
-    elif score.per_sample is None:
-        return None  # as of FID: the change is there to see, and its noise is not that of pairs
-    return {"value": change, "low": None, "high": None, "n": score.n_scored, "p": None}
-
-
 def code_version(experiment: Experiment) -> str:
     """Return a hash of the techniques' own files: other code, another result."""
     sources = [_source(chosen.technique) for chosen in experiment.chain]
@@ -237,6 +206,14 @@ def check_out(out: Path) -> None:
     if (out / "metadata.jsonl").is_file():
         raise InvalidInput(f"--out {str(out)!r} is a folder of images; give another one, such as runs")
     atomic.make_folder(out)
+
+
+def save_picture(picture: Any, path: Path) -> None:
+    """Write a PIL image to `path` (.png), atomically."""
+    data = io.BytesIO()
+    picture.save(data, "PNG", optimize=True)
+    with atomic.replacing(path) as file:
+        file.write(data.getvalue())
 
 
 def png(picture: Any) -> bytes:

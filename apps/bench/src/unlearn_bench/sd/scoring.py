@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unlearn_bench.sd.runner import compared
+from unlearn_bench.sd.comparison import compared
 from unlearn_core.errors import UnlearnError, UnlearnWarning
 from unlearn_core.samples import SampleSet
 

@@ -10,6 +10,8 @@ from unlearn_bench.sd import runner
 from unlearn_bench.sd.experiment import Experiment
 from unlearn_core.errors import UnlearnError
 from unlearn_core.record import RunRecord
+from unlearn_core.samples import SampleSet
+from unlearn_core.spec import fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +71,33 @@ def run_series(
             yield Outcome(name=name, record=record, path=path, reused=reused, seconds=seconds)
 
 
-def document(outcomes: list[Outcome]) -> dict[str, Any]:
+def draw_sheet(outcomes: list[Outcome], out: Path) -> Path | None:
+    """Write one picture of the same prompts under every technique that has a record, and return its path."""
+    done = [(o.record, o.path) for o in outcomes if o.record and o.path]
+    if not done:
+        return None
+    from unlearn_bench.sd.sheet import draw_series
+
+    record, path = done[0]
+    models = {"unmodified": SampleSet(path.parent / record.files["baseline_images"])}
+    models |= {
+        record.spec["technique"]: SampleSet(path.parent / record.files["images"]) for record, path in done
+    }
+    title = f"{record.spec['concept']['name']} taken out of {record.spec['model']}"
+    name = fingerprint([record.run_id for record, _ in done])[:12]
+    sheet = out / f"series-{name}.png"
+    runner.save_picture(draw_series(models, title), sheet)
+    return sheet
+
+
+def document(outcomes: list[Outcome], sheet: Path | None) -> dict[str, Any]:
     """Return what `--json` prints of a series."""
     done = [o for o in outcomes if o.record is not None and o.path is not None]
     return {
         "runs": [runner.document(o.record, o.path, reused=o.reused) for o in done],  # type: ignore[arg-type]
         "failed": {o.name: o.error for o in outcomes if o.record is None},
         "seconds": {o.name: round(o.seconds, 1) for o in outcomes},
+        "sheet": str(sheet) if sheet else None,
     }
 
 
