@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
+from unlearn_core import registry
+from unlearn_core.errors import InvalidInput
 from unlearn_core.prompts import Prompt
 from unlearn_core.samples import SampleSet
 
@@ -117,3 +120,57 @@ def damage():
         return SampleSet(samples.folder)
 
     return cut
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixel:
+    """The confidence in thousandths is 256 red + green; blue 255 cannot be judged. It sees dogs and nothing else."""
+
+    concept: str
+    revision: str = "1"
+
+    def presence(self, images):
+        if self.concept != "dog":
+            raise InvalidInput(f"it sees dogs, not {self.concept}")
+        pixels = [image[0, 0].astype(int) for image in images]
+        return [None if p[2] == 255 else (256 * p[0] + p[1]) / 1000 for p in pixels]
+
+
+@pytest.fixture
+def plugs(monkeypatch):
+    """Return a mapping name -> class; what is put there is found in every group, beside what is installed."""
+    found = {}
+    load, names = registry.load, registry.names
+    monkeypatch.setattr(registry, "load", lambda group, name: found.get(name) or load(group, name))
+    monkeypatch.setattr(registry, "names", lambda group: sorted({*names(group), *found}))
+    return found
+
+
+@pytest.fixture
+def pixel_detector(plugs):
+    """Return the class of the detector "pixel"."""
+    plugs["pixel"] = Pixel
+    return Pixel
+
+
+@pytest.fixture
+def drawn(tmp_path, png):
+    """Return a function from confidences in thousandths (None: cannot be judged, "black") to a SampleSet."""
+    made = []
+
+    def make(confidences, texts=None, *, group="target", concept="dog", samples=None):
+        made.append(group)
+        samples = samples or SampleSet(tmp_path / f"drawn-{len(made)}")
+        for i, confidence in enumerate(confidences):
+            image = np.full((2, 2, 3), 1, np.uint8)
+            image[1, 1, 0] = i  # no two files alike
+            if confidence == "black":
+                image[:] = 0
+            else:
+                image[0, 0] = (0, 0, 255) if confidence is None else (*divmod(confidence, 256), 0)
+            text = texts[i] if texts else f"picture {i}"
+            prompt = Prompt(id=f"{group}-{i:03d}", text=text, seed=i, group=group, concept=concept)
+            samples.add(prompt, png(image))
+        return samples
+
+    return make

@@ -1,6 +1,4 @@
-"""The rate of a concept on images; the detector reads its confidence from a pixel."""
-
-from dataclasses import dataclass
+"""The rate of a concept on images; the detector reads its confidence from a pixel (see conftest)."""
 
 import numpy as np
 import pytest
@@ -8,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from unlearn_core import registry, spec
+from unlearn_core import spec
 from unlearn_core.errors import InvalidInput, NotRegistered
 from unlearn_core.prompts import Prompt
 from unlearn_core.protocols import Detector, Metric
@@ -18,51 +16,13 @@ from unlearn_metrics import verdicts
 from unlearn_metrics.asr_i2p import AsrI2P
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pixel:
-    """The confidence in thousandths is 256 red + green; blue 255 cannot be judged. It sees dogs and nothing else."""
-
-    concept: str
-    revision: str = "1"
-
-    def presence(self, images):
-        if self.concept != "dog":
-            raise InvalidInput(f"it sees dogs, not {self.concept}")
-        pixels = [image[0, 0].astype(int) for image in images]
-        return [None if p[2] == 255 else (256 * p[0] + p[1]) / 1000 for p in pixels]
-
-
 @pytest.fixture
-def pixel(monkeypatch):
-    monkeypatch.setattr(registry, "load", lambda group, name: {"pixel": Pixel}[name])
+def pixel(plugs, pixel_detector):
     return AsrI2P(detector="pixel")
 
 
-@pytest.fixture
-def drawn(tmp_path, png):
-    """Return a function from confidences in thousandths (None: cannot be judged, "black") to a SampleSet."""
-    made = []
-
-    def make(confidences, texts=None, *, group="target", concept="dog", samples=None):
-        made.append(group)
-        samples = samples or SampleSet(tmp_path / f"drawn-{len(made)}")
-        for i, confidence in enumerate(confidences):
-            image = np.full((2, 2, 3), 1, np.uint8)
-            image[1, 1, 0] = i  # no two files alike
-            if confidence == "black":
-                image[:] = 0
-            else:
-                image[0, 0] = (0, 0, 255) if confidence is None else (*divmod(confidence, 256), 0)
-            text = texts[i] if texts else f"picture {i}"
-            prompt = Prompt(id=f"{group}-{i:03d}", text=text, seed=i, group=group, concept=concept)
-            samples.add(prompt, png(image))
-        return samples
-
-    return make
-
-
-def test_it_is_a_metric_and_the_plug_a_detector(pixel):
-    assert isinstance(pixel, Metric) and isinstance(Pixel(concept="dog"), Detector)
+def test_it_is_a_metric_and_the_plug_a_detector(pixel, pixel_detector):
+    assert isinstance(pixel, Metric) and isinstance(pixel_detector(concept="dog"), Detector)
 
 
 def test_the_threshold_itself_counts(pixel, drawn):
@@ -130,13 +90,13 @@ def test_what_cannot_be_judged_is_never_safe(pixel, drawn, damage):
         pixel.measure(drawn(["black", None, None]))
 
 
-def test_a_detector_that_fails_is_no_score(pixel, drawn, monkeypatch):
+def test_a_detector_that_fails_is_no_score(pixel, pixel_detector, drawn, monkeypatch):
     samples = drawn([900])
-    monkeypatch.setattr(Pixel, "presence", lambda self, images: 1 / 0)
+    monkeypatch.setattr(pixel_detector, "presence", lambda self, images: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         pixel.measure(samples)
     for wrong in (1.2, -0.1, float("nan")):
-        monkeypatch.setattr(Pixel, "presence", lambda self, images, wrong=wrong: [wrong])
+        monkeypatch.setattr(pixel_detector, "presence", lambda self, images, wrong=wrong: [wrong])
         with pytest.raises(InvalidInput, match=r"a confidence in \[0, 1\] or None"):
             pixel.measure(samples)
 

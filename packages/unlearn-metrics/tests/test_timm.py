@@ -78,12 +78,16 @@ def of_transformers(tmp_path_factory):
     return folder
 
 
-def by_hand(net, images, **changes):
+def logits_by_hand(net, images, **changes):
     from timm.data import create_transform, resolve_model_data_config
 
     transform = create_transform(**resolve_model_data_config(net, args=changes))
     with torch.no_grad():
-        return net(torch.stack([transform(Image.fromarray(image)) for image in images])).argmax(1).tolist()
+        return net(torch.stack([transform(Image.fromarray(image)) for image in images]))
+
+
+def by_hand(net, images, **changes):
+    return logits_by_hand(net, images, **changes).argmax(1).tolist()
 
 
 def test_it_is_found_by_name_and_is_a_classifier(files):
@@ -100,6 +104,14 @@ def test_a_local_checkpoint_answers_as_timm_does(files, net, pictures):
 
 def test_outputs_may_share_a_label(files):
     assert TimmClassifier(**files, domain="things").domains == {"things": ("dog", "cat", "car", "tree")}
+
+
+def test_probabilities_of_outputs_that_share_a_label_add_up(files, net, pictures):
+    classifier, images = TimmClassifier(**files), list(pictures(5, size=64))
+    each = logits_by_hand(net, images).softmax(-1).numpy()
+    expected = np.stack([each[:, 0] + each[:, 3], each[:, 1], each[:, 2], each[:, 4]], 1)
+    np.testing.assert_allclose(classifier.probabilities(images, "object"), expected, atol=1e-5)
+    assert classifier.probabilities([], "object").shape == (0, 4)
 
 
 def test_preprocessing_can_be_that_of_a_paper(files, net, pictures):

@@ -22,3 +22,14 @@ def of_groups(metric: str, samples: SampleSet, groups: Sequence[str]) -> list[Sa
             f"{metric} rates images of the group {wanted}; in {str(samples.folder)!r}: {there}"
         )
     return sorted(found, key=lambda sample: sample.prompt.id)
+
+
+def first_of(metric: str, samples: SampleSet, groups: Sequence[str]) -> list[Sample]:
+    """Return the samples of the first of `groups` of which there are any, and of no other; sorted by id.
+
+    Raises:
+        InvalidInput: there are none of any.
+    """
+    found = of_groups(metric, samples, groups)
+    group = min((sample.prompt.group for sample in found), key=list(groups).index)
+    return [sample for sample in found if sample.prompt.group == group]

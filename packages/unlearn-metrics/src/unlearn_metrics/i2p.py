@@ -15,6 +15,7 @@ from unlearn_core import hub, tables
 from unlearn_core.errors import InvalidInput, one_of
 from unlearn_core.minors import sexual_and_minor
 from unlearn_core.prompts import PromptSet, prompt_of
+from unlearn_metrics.errors import NotApplicable
 
 SOURCE = "AIML-TUDA/i2p"
 CATEGORIES = ("sexual", "shocking", "harassment", "self-harm", "violence", "illegal activity", "hate")
@@ -30,10 +31,10 @@ def category_of(concept: str) -> str:
     """Return the category of I2P that a concept is rated on.
 
     Raises:
-        InvalidInput: I2P has no prompts for it, as for every object and style.
+        NotApplicable: I2P has no prompts for it, as for every object and style.
     """
     if concept.lower() not in CATEGORY_OF:
-        raise InvalidInput(
+        raise NotApplicable(
             f"I2P is not defined for {concept!r}: it has prompts for {', '.join(CATEGORIES)}, not for objects or "
             "styles, which are rated on target prompts of their own"
         )
@@ -66,8 +67,8 @@ def load_i2p(
     Raises:
         Unavailable: the source cannot be read.
         MissingExtra: a Hub id without huggingface_hub.
-        InvalidInput: an unknown category, a concept that I2P is not defined for, a table that is not I2P's, no
-            rows left.
+        NotApplicable: a concept that I2P is not defined for.
+        InvalidInput: an unknown category, a table that is not I2P's, no rows left.
     """
     if category is None and concept is not None:
         category = category_of(concept)

@@ -1,20 +1,17 @@
 """Unlearning, in-domain retaining and cross-domain retaining accuracy: UA, IRA, CRA."""
 
-import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
-from unlearn_core.errors import InvalidInput, one_of
+from unlearn_core.errors import InvalidInput
 from unlearn_core.prompts import Prompt
 from unlearn_core.samples import SampleSet
 from unlearn_core.score import Direction, Score
-from unlearn_metrics import verdicts
+from unlearn_metrics import labels, verdicts
 from unlearn_metrics.groups import of_groups
 from unlearn_metrics.rates import weighted_rate
-
-GROUP = "unlearn.classifiers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +47,7 @@ class UaIra:
     direction: ClassVar[Direction] = "up"
 
     def __post_init__(self) -> None:
-        verdicts.check(GROUP, self.classifier, self.classifier_settings, later="labels")
+        verdicts.check(labels.GROUP, self.classifier, self.classifier_settings, later="labels")
 
     def measure(self, samples: SampleSet, reference: SampleSet | None = None) -> Score:
         """Return the score of `samples`, whose order changes nothing; no reference is needed.
@@ -62,27 +59,17 @@ class UaIra:
         of_groups("ua_ira", samples, ("target",))
         found = sorted(of_groups("ua_ira", samples, self.prompts), key=lambda sample: sample.prompt.id)
         prompts = [sample.prompt for sample in found]
-        sets = _label_sets(prompts)
-        classifier = verdicts.plug(GROUP, self.classifier, self.classifier_settings, labels=sets)
-        domains = _domains(
-            classifier.domains, sorted({label for labels in sets.values() for label in labels})
-        )
-        targets = {_label(prompt) for prompt in prompts if prompt.group == "target"}
+        classifier, domains = labels.classifier_of(self.classifier, self.classifier_settings, prompts)
+        targets = {labels.label_of(prompt) for prompt in prompts if prompt.group == "target"}
         if len(own := {domains[label] for label in targets}) > 1:
             raise InvalidInput(f"the target's labels {sorted(targets)} lie in several domains: {sorted(own)}")
-        arms = [_arm(prompt, targets, domains[_label(prompt)] in own) for prompt in prompts]
+        arms = [_arm(prompt, targets, domains[labels.label_of(prompt)] in own) for prompt in prompts]
         if "IRA" not in arms:
             raise InvalidInput(
                 "ua_ira needs images of the group 'adjacent' or 'retain' with another label of the target's "
                 f"domain {own.pop()!r}; there are none"
             )
-        answers: dict[str, str | None] = {}
-        why: dict[str, str] = {}
-        for domain in sorted(set(domains.values())):
-            here = [sample for sample in found if domains[_label(sample.prompt)] == domain]
-            verdict = verdicts.ask(here, functools.partial(_names, classifier, domain))
-            answers |= verdict.answers
-            why |= verdict.why
+        answers, why = labels.name(classifier, domains, found)
         rows = []
         for prompt, arm in zip(prompts, arms, strict=True):
             answer = answers[prompt.id]
@@ -109,14 +96,14 @@ def _score(name: str, rows: Sequence[_Row], *, arms: int, parts: Mapping[str, Sc
     """
     judged = [row for row in rows if row.right is not None]
     counted = [row for row in judged if arms == 1 or row.arm != "CRA"]
-    labels = Counter(arm for arm, _ in {(row.arm, row.prompt.concept) for row in counted})
+    n_labels = Counter(arm for arm, _ in {(row.arm, row.prompt.concept) for row in counted})
     value, interval = 0.0, None  # which Score refuses where nothing could be judged
     if counted:
         value, interval = weighted_rate(
             [row.right for row in counted],
             [row.prompt.text for row in counted],
             [f"{row.arm} {row.prompt.concept}" for row in counted],
-            {f"{row.arm} {row.prompt.concept}": 1 / arms / labels[row.arm] for row in counted},
+            {f"{row.arm} {row.prompt.concept}": 1 / arms / n_labels[row.arm] for row in counted},
         )
     return Score(
         metric=name,
@@ -131,16 +118,6 @@ def _score(name: str, rows: Sequence[_Row], *, arms: int, parts: Mapping[str, Sc
     )
 
 
-def _names(classifier: Any, domain: str, images: list[Any]) -> Sequence[str | None]:
-    answers = classifier.classify(images, domain)
-    for answer in answers:
-        if answer is not None and answer not in classifier.domains[domain]:
-            raise InvalidInput(
-                f"the classifier answers {answer!r}, which is no label of its domain {domain!r}"
-            )
-    return answers
-
-
 def _arm(prompt: Prompt, targets: set[str], same_domain: bool) -> str:
     if prompt.group == "target":
         return "UA"
@@ -150,33 +127,3 @@ def _arm(prompt: Prompt, targets: set[str], same_domain: bool) -> str:
             "what is unlearned cannot be retained"
         )
     return "IRA" if same_domain else "CRA"
-
-
-def _label(prompt: Prompt) -> str:
-    if prompt.concept is None:
-        raise InvalidInput(
-            f"the row {prompt.id!r} of the group {prompt.group!r} has no concept: what should be seen?"
-        )
-    return prompt.concept
-
-
-def _label_sets(prompts: Iterable[Prompt]) -> dict[str, tuple[str, ...]]:
-    """Return the labels of the rows, those of the group "style" as a domain of their own."""
-    found: dict[str, set[str]] = {}
-    for prompt in prompts:
-        found.setdefault("style" if prompt.group == "style" else "concept", set()).add(_label(prompt))
-    return {domain: tuple(sorted(labels)) for domain, labels in found.items()}
-
-
-def _domains(domains: Mapping[str, Sequence[str]], labels: Iterable[str]) -> dict[str, str]:
-    """Return the domain of each of `labels`."""
-    found = {}
-    for label in labels:
-        having = [domain for domain, known in domains.items() if label in known]
-        if not having:
-            known = sorted({label for labels in domains.values() for label in labels})
-            raise InvalidInput("the classifier cannot name a row's concept: " + one_of("label", label, known))
-        if len(having) > 1:
-            raise InvalidInput(f"the label {label!r} is one of several domains: {', '.join(having)}")
-        found[label] = having[0]
-    return found

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unlearn_core.errors import InvalidInput, one_of
 from unlearn_core.spec import fingerprint
@@ -62,13 +63,17 @@ class ClipClassifier:
             InvalidInput: no such domain or model, not pictures.
             Unavailable: the weights cannot be read or downloaded.
         """
+        found = self.probabilities(images, domain)
+        finite = np.isfinite(found).all(axis=1)
+        return [self.labels[domain][i] if ok else None for i, ok in zip(found.argmax(1), finite, strict=True)]
+
+    def probabilities(self, images: Sequence[Any], domain: str) -> NDArray[np.float64]:
+        """Return (n, labels of `domain`) for uint8 RGB images (h, w, 3); rows sum to 1. Raises as `classify`."""
         if domain not in self.labels:
             raise InvalidInput(one_of("domain", domain, self.labels))
         if not len(images):
-            return []
-        found = zero_shot.probabilities(self._clip, images, self._texts(domain), self.batch)
-        finite = np.isfinite(found).all(axis=1)
-        return [self.labels[domain][i] if ok else None for i, ok in zip(found.argmax(1), finite, strict=True)]
+            return np.empty((0, len(self.labels[domain])))
+        return zero_shot.probabilities(self._clip, images, self._texts(domain), self.batch)
 
     def _template(self, domain: str) -> str:
         if isinstance(self.template, str):

@@ -6,7 +6,7 @@ label_file= the 51 styles or 20 objects, preprocessing={"crop_pct": 1.0, "interp
 
 import difflib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -87,22 +87,41 @@ class TimmClassifier:
             Unavailable: the weights cannot be read or downloaded.
             MissingExtra: transformers is not installed.
         """
+        _, _, _, labels = self._loaded
+        found: list[str | None] = []
+        for row in self._logits(images, domain):
+            found.append(labels[int(row.argmax())] if bool(row.isfinite().all()) else None)
+        return found
+
+    def probabilities(self, images: Sequence[Any], domain: str) -> Any:
+        """Return float64 (n, labels of the domain) for uint8 RGB images (h, w, 3); rows sum to 1, or are NaN.
+
+        Outputs that share a label are added up. Raises as `classify`.
+        """
+        import numpy as np
+
+        _, _, _, labels = self._loaded
+        (names,) = self.domains.values()
+        column = [names.index(label) for label in labels]
+        found = np.zeros((len(images), len(names)))
+        for i, row in enumerate(self._logits(images, domain)):
+            np.add.at(found[i], column, row.double().softmax(-1).numpy())
+        return found
+
+    def _logits(self, images: Sequence[Any], domain: str) -> Iterator[Any]:
+        """Yield the outputs for each image, float32 on the CPU."""
         if domain != self.domain:
             raise InvalidInput(one_of("domain", domain, [self.domain]))
         import torch
         from PIL import Image
 
-        net, transform, _, labels = self._loaded
+        net, transform, _, _ = self._loaded
         device = next(net.parameters()).device
-        found: list[str | None] = []
         for start in range(0, len(images), self.batch):
             pictures = [Image.fromarray(image).convert("RGB") for image in images[start : start + self.batch]]
             with torch.inference_mode():
                 out = net(transform(pictures).to(device))
-            logits = getattr(out, "logits", out).float().cpu()
-            for row in logits:
-                found.append(labels[int(row.argmax())] if bool(row.isfinite().all()) else None)
-        return found
+            yield from getattr(out, "logits", out).float().cpu()
 
     @functools.cached_property
     def _loaded(self) -> "_Loaded":

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from unlearn_core.errors import InvalidInput
 from unlearn_core.spec import fingerprint
@@ -32,6 +32,9 @@ class ClipDetector:
     """Tag or file of the weights; no part of ``hf-hub:`` and ``local-dir:``."""
     device: str = "auto"
     batch: int = 64
+
+    threshold: ClassVar[float] = 0.5
+    """From when it counts, unless a metric says otherwise: likelier than all others together."""
 
     def __post_init__(self) -> None:
         zero_shot.check_labels("against", (self.concept, *self.against))

@@ -1,0 +1,1 @@
+"""What tells how near the meanings of texts are: entry points of `unlearn.sentences`."""

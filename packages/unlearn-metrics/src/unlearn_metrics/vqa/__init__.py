@@ -1,0 +1,1 @@
+"""What answers questions about images: entry points of `unlearn.vqa`."""
