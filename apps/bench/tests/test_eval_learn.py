@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -208,8 +207,9 @@ def test_what_is_understood_are_settings_that_exist(mapping):
             {"threshold": 0.025, "momentum_scale": 0.5, "momentum_beta": 0.7},
         ),
         ("sld", {"erase_concept": "violence"}, {"text": "paper"}),
-        ("mace", {"lambda_cfr": 0.1, **CUDA, **DRAWN}, {"lambda_cfr": 0.1}),
-        ("ca", {"save_path": "w.pt", "learning_rate": 1e-5}, {"save_path": "w.pt", "learning_rate": 1e-5}),
+        ("mace", {"lambda_cfr": 0.2, **CUDA, **DRAWN}, {"lamb": 0.2}),
+        ("ca", {"anchor_concept": "cat"}, {"anchor": "cat", "iterations": 400, "lr": 1e-5}),
+        ("theirs", {"strength": 0.1, **CUDA, **DRAWN}, {"strength": 0.1}),
     ],
 )
 def test_settings_of_a_technique(name, settings, expected):
@@ -371,7 +371,7 @@ def test_metrics_that_are_not_understood_keep_their_settings():
         "limit": 50,
         "target_prompts": ["a fight"],
     }
-    for name in ("asr_mma_diffusion", "asr_ring_a_bell", "asr_p4d", "tifa", "err", "mine"):
+    for name in ("mine", "yours"):
         assert metric_of(name, own) == own, "of another concept, too: attacks are transferred"
 
 
@@ -470,8 +470,7 @@ ASR = "asr_i2p"
         (file(metrics=[(ASR, {"concept_name": "violence"})]), "asr_i2p: concept 'violence', but uce: concept 'nudity'"),
         (file("esd", {}, [(ASR, {"concept": "hate"})]), "asr_i2p: concept 'hate', but esd: concept 'nudity'"),
         (file(metrics=[(ASR, {"concept": "nudity", "concept_name": "hate"})]), "concept_name: 'hate', but before it"),
-        (file(metrics=[(ASR, {"detector": "q16"})]), "asr_i2p: unknown detector 'q16'.*auto, clip, nudenet, pocket"),
-        (file(metrics=[(ASR, {"detector": "vlm"})]), "asr_i2p: unknown detector 'vlm'"),
+        (file(metrics=[(ASR, {"detector": "q61"})]), "asr_i2p: unknown detector 'q61'; did you mean 'q16'"),
         (file(metrics=[(ASR, {"detector": "nudnet"})]), "unknown detector 'nudnet'; did you mean 'nudenet'?"),
         (file("uce", {"preset": "dog"}, [(ASR, {"detector": "nudenet"})]), "nudenet detects nudity, not 'dog'"),
         (file(metrics=[(ASR, {"detector": "clip", "similarity_threshold": 0.3})]), "similarity_threshold: write thres"),
@@ -490,13 +489,85 @@ def test_errors_say_where_and_what_instead(mapping, message):
     assert str(caught.value).startswith("a.yaml: ") and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["mace", "asr_p4d"])
-def test_names_that_are_not_there_yet_are_the_registry_s_to_refuse(name):
-    mapping = file("mace", {"erase_concept": "dog"}) if name == "mace" else file(metrics=[(name, {})])
-    mapping = {**mapping, "technique": {**mapping["technique"], "config": {"erase_concept": "dog"}}}
+def test_names_that_nobody_knows_are_the_registry_s_to_refuse():
+    mapping = {
+        **file("uce", {"erase_concept": "dog"}),
+        "technique": {"name": "maze", "config": {"erase_concept": "dog"}},
+    }
     read_ = read(mapping).model_copy(update={"model": "pocket", "device": "cpu"})
-    with pytest.raises(LookupError, match=re.escape(repr(name))):
+    with pytest.raises(LookupError, match="'maze'; did you mean 'mace'"):
         experiment.prepare(read_)
+
+
+# What its 26 example files state: thirteen techniques, for nudity and for violence, each with these metrics.
+EXAMPLES = {
+    "advunlearn": {"save_dir": "results/checkpoints"},
+    "ca": {"anchor_concept": "a person wearing clothes", "train_steps": 400, "learning_rate": 1e-05},
+    "cogfd": {"combination_prompts": ["a nude person", "a person without clothes"], "preserve_concepts": ["a person"],
+              "lambda_erase": 1.0, "lambda_preserve": 2.0, "lambda_decouple": 0.5, "train_steps": 150},
+    "concept_steerers": {"multiplier": 1.0},
+    "esd": {"train_method": "noxattn", "negative_guidance": 2.0, "train_steps": 200, "learning_rate": 5e-05},
+    "free_run": {"model_id": "CompVis/stable-diffusion-v1-4"},
+    "mace": {"lambda_cfr": 0.1},
+    "saeuron": {"multiplier": -20.0},
+    "safree": {"alpha": 0.01, "enable_svf": True, "upperbound_timestep": 10, "enable_lra": True, "freeu_b1": 1.0,
+               "freeu_b2": 1.0, "freeu_s1": 0.9, "freeu_s2": 0.2, "re_attn_timestep_range": [-1, 1001]},
+    "sld": {"preset": "max"},
+    "ssd": {"alpha": 0.1, "dampening_coeff": 0.3, "num_fisher_samples": 50, "forget_prompts": ["nudity"],
+            "retain_prompts": ["a person", "a landscape"]},
+    "trasce": {"discriminator_guidance_scale": 5.0, "guidance_loss_scale": 15.0, "sigma": 1.0},
+    "uce": {"preset": "nudity"},
+}  # fmt: skip
+
+
+def example_metrics(concept, detector):
+    attack = {"concept_name": concept, "limit": 50, "device": "cuda", "detector": detector}
+    return [
+        ("asr_i2p", attack),
+        ("asr_ring_a_bell", {**attack, "seed_prompts_csv": "seeds.csv", "generated_prompts_output": "found.csv",
+                             "enable_discovery": True, "population_size": 20, "generations": 20}),
+        ("asr_mma_diffusion", {**attack, "output_csv": "mma.csv", "target_prompts": [f"a picture of {concept}"]}),
+        ("asr_p4d", {**attack, "target_prompts_path": "targets.csv", "erase_id": "std", "variant": "k", "num_iter": 10,
+                     "q16_threshold": 0.9}),
+        ("err", {"clip_model_name": "openai/clip-vit-large-patch14", "device": "cuda", "target_limit": 50,
+                 "retain_limit": 20, "adversarial_limit": 50}),
+        ("fid", {"batch_size": 32, "device": "cuda", "limit": 300}),
+        ("clip_score", {"clip_model_name": "openai/clip-vit-large-patch14", "device": "cuda", "limit": 50}),
+        ("ua_ira", {"clip_model_name": "openai/clip-vit-large-patch14", "target_prompts_path": "target.csv",
+                    "retain_prompts_path": "retain.csv", "target_prompt_limit": 50, "retain_prompt_limit": 50,
+                    "batch_size": 32, "target_concept": concept, "retain_concept": "person"}),
+        ("tifa", {"vqa_model_name": "Salesforce/blip2-flan-t5-xl", "device": "cuda", "limit": 50}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("concept", "detector"), [("nudity", "nudenet"), ("violence", "q16"), ("violence", "vlm")]
+)
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_what_its_examples_state_is_understood(name, concept, detector):
+    settings = {**EXAMPLES[name], **CUDA}
+    if name == "uce":
+        settings["preset"] = concept
+    elif name != "free_run":
+        settings["erase_concept"] = concept
+    found = read(file(name, settings, example_metrics(concept, detector)))
+    (technique,) = found.technique
+    built = spec.build(registry.load("unlearn.techniques", technique.name), technique.config)
+    assert built is not None and len(found.metrics) == 9
+    for metric in found.metrics:
+        needed = {"questions": "pocket"} if metric.name == "tifa" else {}  # the model's world states them
+        spec.build(registry.load("unlearn.metrics", metric.name), {**needed, **metric.config})
+    assert found.prompts["i2p"].limit == found.prompts["p4d"].limit == 50
+    if name == "trasce":
+        assert (built.discriminator_guidance_scale, built.guidance_loss_scale) == (5.0, 15.0)
+    if name == "safree":
+        assert (built.lra, built.lra_scales, built.up_t) == ("high", (1.0, 1.0, 0.9, 0.2), 10)
+    if name == "concept_steerers":
+        assert built.lamb == -1.0
+    if name == "cogfd":
+        assert built.graph is not None
+    if name == "advunlearn":
+        assert (built.iterations, built.warmup) == (5, 1)
 
 
 # ---- anything at all ------------------------------------------------------------------------------------------

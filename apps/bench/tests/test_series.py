@@ -80,8 +80,8 @@ def test_all_of_them_and_one_that_cannot(bench, monkeypatch, tmp_path):
     ("options", "hint"),
     [
         (("--technique", "uce+uce"), "'uce' stands there twice"),
-        (("--technique", "uce+sdl"), "'sdl'; did you mean 'sld'?"),
-        (("--technique", "uce,sdl"), "'sdl'; did you mean 'sld'?"),
+        (("--technique", "uce+slde"), "'slde'; did you mean 'sld'?"),
+        (("--technique", "uce,slde"), "'slde'; did you mean 'sld'?"),
         (("--technique", "uce+sld", "--set", "lamb=1"), "uce.lamb=…"),
         (("--technique", "uce,sld", "--set", "lamb=1"), "uce.lamb=1"),
         (("--technique", "uce,sld", "--set", "esd.lr=1"), "no technique of this run"),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import pocket_sd
-from pocket_sd.judged import PocketClassifier, PocketDetector, PocketFeatures
+from pocket_sd.judged import PocketClassifier, PocketDetector, PocketFeatures, tifa_questions
 from pocket_sd.judging import CLASSES
 from pocket_sd.words import FAMILIES, OBJECTS, STYLES
 from unlearn_core import registry, spec
@@ -97,3 +97,25 @@ def test_settings_are_checked_before_torch_is_loaded():
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_judge_answers_the_questions_about_a_caption():
+    questions = tifa_questions()
+    assert registry.load("unlearn.questions", "pocket") is tifa_questions
+    by_caption = {}
+    for q in questions:
+        assert q["answer"] in q["choices"] and q["element_type"] in CLASSES
+        by_caption.setdefault(q["caption"], []).append(q)
+    rows = pocket_sd.prompts("quality", "dog", n=24).rows
+    assert all(row.text in by_caption for row in rows), "whatever concept is left out of the captions"
+
+
+def test_pictures_of_the_training_answer_rightly(cells, drawn):
+    heads = {"object": "what is in the picture?", "style": "what is the style of the picture?"}
+    vqa = spec.build(registry.load("unlearn.vqa", "pocket"), {})
+    asked = [[heads["style"], "is it raining?", heads["object"]]] * len(drawn)
+    answers = vqa.answer(drawn, asked)
+    assert all(other is None for _, other, _ in answers)
+    right = [found == name for (_, _, found), (name, _, _) in zip(answers, cells, strict=True)]
+    assert np.mean(right) >= 0.9
+    assert [a[0] for a in answers] == PocketClassifier().classify(drawn, "style")

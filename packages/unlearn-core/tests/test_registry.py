@@ -101,6 +101,12 @@ def test_describe_reads_the_first_lines_and_imports_nothing(install):
     assert "plugin_ok" not in sys.modules
 
 
+def test_describe_knows_what_a_module_passes_on(install):
+    source = "'The package.'\nfrom plugin_ok import Good as Better\n"
+    install("pack", {"better": "plugin_front:Better"}, plugin_front=source, plugin_ok=GOOD)
+    assert describe(GROUP) == {"better": "The package"}
+
+
 def test_describe_warns_once_for_each_plugin_it_cannot_read(install):
     install("good-pack", {"good": "plugin_ok:Good"}, plugin_ok=GOOD)
     install("bad-pack", {"gone": "plugin_gone:X", "torn": "plugin_torn:X"}, plugin_torn="x = (")

@@ -27,6 +27,7 @@ GROUPS = {
     "methods": "unlearn.methods",
     "datasets": "unlearn.datasets",
     "techniques": "unlearn.techniques",
+    "eval_unlearn": "eval_unlearn.techniques",
     "metrics": "unlearn.metrics",
     "attacks": "unlearn.attacks",
     "models": "unlearn.models",

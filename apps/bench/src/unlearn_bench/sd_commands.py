@@ -124,7 +124,13 @@ def show_card(
     from unlearn_core import registry
     from unlearn_core.errors import NotRegistered, one_of
 
-    groups = ("unlearn.techniques", "unlearn.metrics", "unlearn.methods", "unlearn.attacks")
+    groups = (
+        "unlearn.techniques",
+        "unlearn.metrics",
+        "unlearn.methods",
+        "unlearn.attacks",
+        "eval_unlearn.techniques",
+    )
     group = next((g for g in groups if name in registry.names(g)), None)
     if group is None:
         everything = [known for g in groups for known in registry.names(g)]
@@ -167,7 +173,7 @@ def score_folder(
     world = world_of(model) if model else Open()
     about = world.concept(ConceptConfig(name=concept) if concept else None)
     asked = [Plug(name=name.strip()) for name in metrics.split(",")]
-    chosen = build_metrics(asked, world.metrics(about), set_ or [])
+    chosen = build_metrics(asked, world.settings(about), set_ or [])
     found = score(folder, chosen, table=prompts, group=group, concept=concept, baseline=baseline)
     if json:
         tables.print_json(found)

@@ -1,4 +1,4 @@
-"""The judge as the plugs that metrics ask for: "pocket" among the detectors, classifiers and extractors."""
+"""The judge as the plugs that metrics ask for: "pocket" among the detectors, classifiers, extractors and VQA models."""
 
 import functools
 import hashlib
@@ -85,6 +85,40 @@ class PocketFeatures:
             InvalidInput: not pictures.
         """
         return pocket_sd.judge().features(images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PocketVQA:
+    """Answers the questions of `pocket_sd.questions` about a picture."""
+
+    @property
+    def revision(self) -> str:
+        """Which judge answers."""
+        return f"pocket-sd judge {_weights()}"
+
+    def answer(self, images: Sequence[Any], questions: Sequence[Sequence[str]]) -> list[list[str | None]]:
+        """Return an answer to each question about each uint8 RGB image (h, w, 3); None to one that is no such question.
+
+        Raises:
+            InvalidInput: not pictures.
+        """
+        heads = {q.question: q.kind for q in pocket_sd.questions(n=20)}
+        asked = {heads[text] for texts in questions for text in texts if text in heads}
+        seen = {head: pocket_sd.judge().names(head, images) for head in asked}
+        return [
+            [seen[heads[text]][i] if text in heads else None for text in texts]
+            for i, texts in enumerate(questions)
+        ]
+
+
+def tifa_questions() -> list[dict[str, Any]]:
+    """Return the questions about the captions of `pocket_sd.prompts("quality")`, in TIFA v1.0's format."""
+    captions = {row.id: row.text for row in pocket_sd.prompts("quality", n=640)}
+    return [
+        {"id": q.prompt, "caption": captions[q.prompt], "question": q.question, "choices": list(q.choices),
+         "answer": q.answer, "element_type": q.kind}
+        for q in pocket_sd.questions(n=640)
+    ]  # fmt: skip
 
 
 @functools.cache

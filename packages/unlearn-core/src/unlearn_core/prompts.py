@@ -307,4 +307,16 @@ def _check_text(field: str, value: Any) -> None:
         raise InvalidInput(f"the {field} of a prompt holds half a surrogate pair: {value!r}") from None
 
 
-_AIMED = frozenset({"target", "indirect", "adversarial", "unsafe", "i2p"})
+_AIMED = frozenset(
+    {
+        "target",
+        "indirect",
+        "adversarial",
+        "unsafe",
+        "i2p",
+        "ring_a_bell",
+        "mma_diffusion",
+        "p4d",
+        "unlearndiffatk",
+    }
+)

@@ -2,7 +2,7 @@
 
 Nothing is imported before it is used, so a broken plugin costs its user one message and nobody else
 anything. Groups in use: ``unlearn.techniques``, ``unlearn.metrics``, ``unlearn.attacks``,
-``unlearn.methods``, ``unlearn.models``, ``unlearn.datasets``.
+``unlearn.methods``, ``unlearn.models``, ``unlearn.datasets``, and ``eval_unlearn.techniques`` of another project.
 """
 
 import ast
@@ -80,7 +80,9 @@ def _first_line(entry: EntryPoint) -> str:
         raise ModuleNotFoundError(f"no module named {entry.module!r}")
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     nodes = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
-    if entry.attr not in nodes:
+    passed_on = {a.asname or a.name for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names}
+    if entry.attr not in {*nodes, *passed_on}:
         raise AttributeError(f"{entry.module} defines no {entry.attr!r}")
-    doc = ast.get_docstring(nodes[entry.attr]) or ast.get_docstring(tree) or ""
+    own = ast.get_docstring(nodes[entry.attr]) if entry.attr in nodes else None
+    doc = own or ast.get_docstring(tree) or ""
     return doc.splitlines()[0].rstrip(".") if doc else ""

@@ -34,6 +34,11 @@ def build(cls: type[T], settings: Mapping[str, Any]) -> T:
     try:
         return _adapter(cls).validate_python(dict(settings))  # type: ignore[no-any-return, arg-type]
     except ValidationError as error:
+        (first, *_) = error.errors(include_url=False)
+        said = first.get("ctx", {}).get("error")
+        # What the dataclass itself says may be of a kind of its own, such as "not applicable".
+        if isinstance(said, InvalidInput) and type(said) is not InvalidInput:
+            raise said from None
         raise InvalidInput(f"{cls.__name__}: {explain(error)}") from None
 
 

@@ -10,7 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt,
 from unlearn_core.errors import InvalidInput, Unavailable, one_of
 from unlearn_core.spec import explain
 
-GROUPS = ("target", "indirect", "adjacent", "retain", "style", "quality", "i2p")
+ATTACKS = ("ring_a_bell", "mma_diffusion", "p4d", "unlearndiffatk")
+GROUPS = ("target", "indirect", "adjacent", "retain", "style", "quality", "i2p", "tifa", *ATTACKS)
 
 
 class _Strict(BaseModel):
@@ -48,6 +49,8 @@ class Source(_Strict):
     label: str | None = None
     """What the pictures of rows that have no concept of their own should show."""
     limit: int | None = Field(default=None, ge=1)
+    column: str | None = None
+    """Of adversarial prompts, where their table calls it otherwise."""
     category: str | None = None
     """Of I2P."""
     min_nudity: float | None = Field(default=None, ge=0, le=100)

@@ -11,7 +11,7 @@ from typing import Any
 
 from unlearn_bench.sd import eval_learn_keys as keys
 from unlearn_bench.sd.config import Config
-from unlearn_bench.sd.eval_learn_keys import Key
+from unlearn_bench.sd.eval_learn_values import Key
 from unlearn_core import registry
 from unlearn_core.errors import InvalidInput, one_of
 
@@ -98,6 +98,9 @@ class _Reading:
         if to == "concept":
             if self.concepts.setdefault(where, value) != value:
                 raise InvalidInput(f"{value[0]!r}, but before it {self.concepts[where][0]!r}; state one")
+        elif first == "unread":
+            name = where.removesuffix(": ")
+            self.note(where + keys.UNREAD[name])
         elif first == "automatic":
             self.note("batch_size and device of metrics are not needed: they are found automatically")
         elif first == "rows":
@@ -146,6 +149,19 @@ def _technique(value: Any, reading: _Reading) -> dict[str, Any]:
         _esd(own, names, reading)
     elif name == "sld":
         plug["preset"] = _sld(own, names, reading)
+    elif name == "safree":
+        if "lra_filter" in own and own.setdefault("lra", "high") != "off":
+            own["lra"] = own["lra_filter"]
+        own.pop("lra_filter", None)
+        scales = [own.pop(key, default) for key, default in keys.LRA_SCALES.items()]
+        own["lra_scales"] = scales
+        own.setdefault("lra", "high")
+        if "phrases" in own:  # whose threshold is not calibrated, says eval-learn
+            own.setdefault("svf", "off")
+    elif name == "ssd":
+        own["rule"] = "eval_learn"
+    elif name == "cogfd":
+        _cogfd(own, names)
     if len(names) > 1:
         reading.note(f"{name}: {', '.join(names)} are read as words for one concept, {names[0]!r}")
         if name in ("esd", "uce"):  # the others take all words of a concept
@@ -164,6 +180,13 @@ def _esd(own: dict[str, Any], names: list[str], reading: _Reading) -> None:
         )
     reading.note(f"esd: negative_guidance: {own['eta']} is eta: {own['eta'] - 1} here, the paper's")
     own["eta"] -= 1
+
+
+def _cogfd(own: dict[str, Any], names: list[str]) -> None:
+    combinations, components = own.pop("combinations", []), own.pop("components", [])
+    if combinations or components:
+        parts = {component: {} for component in components}
+        own["graph"] = {names[0]: {"entailment": combinations, **parts}}
 
 
 def _sld(own: dict[str, Any], names: list[str], reading: _Reading) -> str:
@@ -185,36 +208,45 @@ def _metric(value: Any, reading: _Reading) -> dict[str, Any]:
     own = reading.read(f"{name}: ", settings, {**keys.METRICS[name], **keys.ANYWHERE})
     if name in keys.NOTES:
         reading.note(f"{name}: {keys.NOTES[name]}")
-    if name == "asr_i2p":
-        own = _asr_i2p(own, reading)
+    if name.startswith("asr_"):
+        own = _asr(name, own, reading)
+    elif name == "err":
+        own = _err(own)
     elif name == "ua_ira":
         own = _ua_ira(own, reading)
     return {"name": name, "config": own}
 
 
-def _asr_i2p(own: dict[str, Any], reading: _Reading) -> dict[str, Any]:
+def _err(own: dict[str, Any]) -> dict[str, Any]:
+    model = own.pop("model", None)
+    return {**own, **({"classifier_settings": {"model": model}} if model else {})}
+
+
+def _asr(name: str, own: dict[str, Any], reading: _Reading) -> dict[str, Any]:
     from unlearn_metrics.detectors.nudenet import CONCEPTS
 
     detector = own.pop("detector", "auto").lower()
-    known = ["auto", *registry.names("unlearn.detectors")]
+    known = ["auto", "vlm", *registry.names("unlearn.detectors")]
     if detector not in known:
-        raise InvalidInput("asr_i2p: " + one_of("detector", detector, known))
+        raise InvalidInput(f"{name}: " + one_of("detector", detector, known))
     (concept, *_) = next(iter(reading.concepts.values()), ["nudity"])
     if detector == "nudenet" and concept.lower() not in CONCEPTS:
-        raise InvalidInput(f"asr_i2p: nudenet detects nudity, not {concept!r}; write detector: auto")
+        raise InvalidInput(f"{name}: nudenet detects nudity, not {concept!r}; write detector: auto")
     settings = dict(keys.DETECTORS.get(detector, {"detector": detector}))
     for key, only in keys.DETECTOR_OF.items():
         if key in own and detector != only:
-            reading.note(f"asr_i2p: {key} is for the detector {only} and says nothing to {detector}")
+            reading.note(f"{name}: {key} is for the detector {only} and says nothing to {detector}")
         elif key == "clip_model_id" and key in own:
             settings["detector_settings"] = {**settings["detector_settings"], "model": own[key]}
+        elif key in own and detector in ("q16", "vlm"):
+            reading.note(f"{name}: {key}: {own[key]} is left aside, see detector")
         elif key in own:
             raise InvalidInput(
-                f"asr_i2p: {key}: write threshold, the confidence from which a picture counts, 0 to 1"
+                f"{name}: {key}: write threshold, the confidence from which a picture counts, 0 to 1"
             )
         own.pop(key, None)
     if detector in keys.DETECTOR_NOTES:
-        reading.note(f"asr_i2p: detector {detector}: {keys.DETECTOR_NOTES[detector]}")
+        reading.note(f"{name}: detector {detector}: {keys.DETECTOR_NOTES[detector]}")
     return {**settings, **own}
 
 

@@ -3,83 +3,21 @@
 Read against eval-learn 0.1.6 and eval-unlearn 1.1.2: the fields of their `*Config` classes and their defaults.
 """
 
-import math
-import reprlib
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from unlearn_core.errors import InvalidInput, one_of
-
-
-class Key(NamedTuple):
-    """What becomes of a key."""
-
-    to: str
-    """"own.NAME": a setting of the technique or metric; "rows.GROUP": a number of prompts; else a place in `Config`."""
-    convert: Callable[[Any], Any] = lambda value: value
-    """Value there -> value here; None where our schema has nothing to say."""
-    why: str = ""
-    """Said in a note where the value changes."""
-
-
-def text(value: Any) -> str:
-    """Return a text that is not blank."""
-    if not isinstance(value, str) or not value.strip():
-        raise InvalidInput(f"this is a text, got {reprlib.repr(value)}")
-    return value
-
-
-def number(value: Any) -> float:
-    """Return a finite number, also of a text: YAML reads 1e-5 as one."""
-    try:
-        found = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        found = math.nan
-    if not math.isfinite(found):
-        raise InvalidInput(f"this is a number, got {reprlib.repr(value)}")
-    return found
-
-
-def count(value: Any) -> int:
-    """Return a whole number from 1."""
-    found = number(value)
-    if found < 1 or found != int(found):
-        raise InvalidInput(f"this is a whole number from 1, got {reprlib.repr(value)}")
-    return int(found)
-
-
-def words(value: Any) -> list[str]:
-    """Return a text or a list of them as a list."""
-    return [text(word) for word in value] if isinstance(value, list) and value else [text(value)]
-
-
-def choice(options: Mapping[str, Any]) -> Callable[[Any], Any]:
-    """Return a function that gives the option of a name, in whatever case."""
-
-    def convert(value: Any) -> Any:
-        if (name := text(value).lower()) not in options:
-            raise InvalidInput(one_of("value", value, options))
-        return options[name]
-
-    return convert
-
-
-def _device(value: Any) -> str:
-    return "auto" if text(value) == "cuda" else text(value)
-
-
-def _dtype(value: Any) -> str:
-    if not isinstance(value, bool):
-        raise InvalidInput(f"this is true or false, got {reprlib.repr(value)}")
-    return "auto" if value else "fp32"
-
-
-CLIP = choice({
-    "openai/clip-vit-base-patch16": "ViT-B-16-quickgelu",
-    "openai/clip-vit-base-patch32": "ViT-B-32-quickgelu",
-    "openai/clip-vit-large-patch14": "ViT-L-14-quickgelu",
-    "openai/clip-vit-large-patch14-336": "ViT-L-14-336-quickgelu",
-})  # fmt: skip
+from unlearn_bench.sd.eval_learn_values import (
+    CLIP,
+    Key,
+    choice,
+    count,
+    device,
+    dtype,
+    negative,
+    number,
+    switch,
+    text,
+    words,
+)  # fmt: skip
 
 TOP = {
     "output_dir": Key("out", text),
@@ -93,8 +31,8 @@ COMMON = {
     "num_inference_steps": Key("sampler.steps", count),
     "guidance_scale": Key("sampler.guidance_scale", number),
     "model_id": Key("model", text),
-    "device": Key("device", _device, "CUDA where there is such a device, else the CPU"),
-    "use_fp16": Key("dtype", _dtype, "fp16 on a CUDA device, fp32 elsewhere"),
+    "device": Key("device", device, "CUDA where there is such a device, else the CPU"),
+    "use_fp16": Key("dtype", dtype, "fp16 on a CUDA device, fp32 elsewhere"),
 }
 """Keys of every technique."""
 
@@ -128,6 +66,76 @@ TECHNIQUES: dict[str, dict[str, Key]] = {
         "sld_momentum_scale": Key("own.momentum_scale", number),
         "sld_mom_beta": Key("own.momentum_beta", number),
     },
+    "ca": {
+        "anchor_concept": Key("own.anchor", text),
+        "train_steps": Key("own.iterations", count),
+        "learning_rate": Key("own.lr", number),
+    },
+    "mace": {"erase_from": Key("own.anchor", text), "lambda_cfr": Key("own.lamb", number)},
+    "ssd": {
+        "forget_prompts": Key("own.forget_prompts", words),
+        "retain_prompts": Key("own.retain_prompts", words),
+        "alpha": Key("own.alpha", number),
+        "dampening_coeff": Key("own.dampening", number),
+        "num_fisher_samples": Key("own.samples", count),
+    },
+    "cogfd": {
+        "combination_prompts": Key("own.combinations", words),
+        "preserve_concepts": Key("own.components", words),
+        "train_steps": Key("own.iterations", count),
+        "learning_rate": Key("own.lr", number),
+        **{f"lambda_{name}": Key("unread", number) for name in ("erase", "preserve", "decouple")},
+    },
+    "advunlearn": {
+        "train_method": Key("unread", choice({"text_encoder_full": None})),
+        "component": Key("own.component", choice({name: name for name in ("all", "ffn", "attn")})),
+        "retain_train": Key("own.retain", choice({"iter": "iter", "reg": "reg"})),
+        "retain_batch": Key("own.retain_batch", count),
+        "retain_loss_w": Key("own.retain_weight", number),
+        "start_guidance": Key("own.sampling_guidance", number),
+        "negative_guidance": Key("own.eta", number),
+        "train_steps": Key("own.iterations", count),
+        "learning_rate": Key("own.lr", number),
+        "attack_method": Key("own.attack", choice({"pgd": "pgd", "fast_at": "fast_at"})),
+        "attack_step": Key("own.attack_steps", count),
+        "attack_lr": Key("own.attack_lr", number),
+        "attack_type": Key("own.place", choice({name: name for name in ("prefix_k", "replace_k", "add")})),
+        "attack_init": Key("own.init", choice({"latest": "latest", "random": "random"})),
+        "adv_prompt_num": Key("own.k", count),
+        "adv_prompt_update_step": Key("own.attack_every", count),
+        "warmup_iter": Key("own.warmup", number),
+        "ddim_steps": Key("own.sampling_steps", count),
+        **{
+            name: Key("unread")
+            for name in (
+                "save_dir",
+                "save_interval",
+                "dataset_retain",
+                "retain_step",
+                "attack_embd_type",
+                "norm_layer",
+            )
+        },
+    },
+    "safree": {
+        "alpha": Key("own.alpha", number),
+        "enable_svf": Key("own.svf", switch("official")),
+        "upperbound_timestep": Key("own.up_t", number),
+        "enable_lra": Key("own.lra", switch("high")),
+        "lra_filter_type": Key("own.lra_filter", choice({"high": "high", "low": "low"})),
+        "custom_unsafe_concepts": Key("own.phrases", words),
+        **{f"freeu_{name}": Key(f"own.{name}", number) for name in ("b1", "b2", "s1", "s2")},
+        "re_attn_timestep_range": Key("unread"),
+    },
+    "trasce": {
+        "discriminator_guidance_scale": Key("own.discriminator_guidance_scale", number),
+        "guidance_loss_scale": Key("own.guidance_loss_scale", number),
+        "sigma": Key("own.sigma", number),
+    },
+    "concept_steerers": {
+        "multiplier": Key("own.lamb", negative, "below 0 suppresses, as in the authors' code")
+    },
+    "saeuron": {"multiplier": Key("own.multiplier", number)},
     "free_run": {},
 }
 """Keys of each technique that is understood; the settings of others stay as they stand."""
@@ -135,12 +143,20 @@ TECHNIQUES: dict[str, dict[str, Key]] = {
 UNSTATED: dict[str, dict[str, Any]] = {
     "esd": {"train_method": "noxattn", "negative_guidance": 2.0, "train_steps": 200, "learning_rate": 5e-5},
     "sld": {"preset": "max"},
+    "ca": {"train_steps": 400, "learning_rate": 1e-5},
+    "ssd": {"alpha": 0.1},
+    "cogfd": {"train_steps": 150, "learning_rate": 1e-5},
+    "advunlearn": {"train_steps": 5, "warmup_iter": 1, "retain_train": "iter", "attack_init": "latest"},
+    "trasce": {"discriminator_guidance_scale": 5.0, "guidance_loss_scale": 15.0},
+    "concept_steerers": {"multiplier": 1.0},
+    "saeuron": {"multiplier": -20.0},
 }
 """eval-learn's own defaults, where they are not ours."""
 
 NEEDED = {"free_run": ("model_id",), "uce": ("preset", "erase_concept", "concept")}
 """Keys one of which must be stated."""
 
+LRA_SCALES = {"b1": 1.0, "b2": 1.0, "s1": 0.9, "s2": 0.2}
 SLD_OFF = {"scale": 0.0, "warmup": 0, "threshold": 0.0, "momentum_scale": 0.0, "momentum_beta": 0.0}
 SLD_CONCEPTS = ("nudity", "violence", "hate", "disturbing")
 """Those that eval-learn's SLD takes; it steers away from the paper's words for each."""
@@ -154,7 +170,72 @@ GONE = {
 }  # fmt: skip
 """Keys that mean nothing any more, and what to write instead."""
 
+
+def _attack(group: str, *unread: str) -> dict[str, Key]:
+    """Return the keys of a metric on adversarial prompts; the prompts are those that are published."""
+    known = ("detector", "threshold", "unsafe_threshold", "q16_threshold", "similarity_threshold")
+    return {
+        "concept": Key("concept", words),
+        "concept_name": Key("concept", words),
+        "limit": Key(f"rows.{group}", count),
+        "precomputed_prompts_path": Key(f"prompts.{group}.source", text),
+        "clip_model_id": Key("own.clip_model_id", CLIP),
+        **{name: Key("own." + name.replace("unsafe_", "")) for name in known},
+        **{name: Key("unread") for name in unread},
+    }
+
+
 METRICS: dict[str, dict[str, Key]] = {
+    "asr_ring_a_bell": _attack(
+        "ring_a_bell",
+        "seed_prompts_csv",
+        "generated_prompts_output",
+        "enable_discovery",
+        "population_size",
+        "generations",
+        "mutate_rate",
+        "crossover_rate",
+        "token_length",
+        "concept_coeff",
+        "patience",
+        "log_every",
+        "concept_vector_path",
+    ),
+    "asr_mma_diffusion": _attack(
+        "mma_diffusion",
+        "output_csv",
+        "target_prompts",
+        "tokens_to_remove_path",
+        "n_steps",
+        "n_cands",
+        "topk",
+        "random_seed",
+    ),
+    "asr_p4d": _attack(
+        "p4d",
+        "target_prompts_path",
+        "generated_prompts_output",
+        "erase_id",
+        "variant",
+        "num_iter",
+        "eval_step",
+        "lr",
+        "weight_decay",
+        "num_samples",
+        "clip_model",
+        "clip_pretrain",
+        "clip_threshold",
+        "use_fp16",
+        "model_id",
+    ),
+    "err": {
+        "clip_model_name": Key("own.model", CLIP, "its name in open_clip"),
+        "target_limit": Key("rows.i2p", count),
+        "retain_limit": Key("rows.retain", count),
+        "adversarial_limit": Key("rows.ring_a_bell", count),
+        "unsafe_threshold": Key("own.threshold", number),
+    },
+    "tifa": {"vqa_model_name": Key("unread", text), "limit": Key("rows.quality", count)},
     "asr_i2p": {
         "concept": Key("concept", words),
         "concept_name": Key("concept", words),
@@ -195,8 +276,24 @@ NOTES = {
 }  # fmt: skip
 """What a metric does otherwise whatever is stated."""
 
+UNREAD = {
+    "asr_ring_a_bell": "attacks are a command of their own; here the published prompts are drawn, or those of prompts: "
+    "{ring_a_bell: FILE}",
+    "asr_mma_diffusion": "attacks are a command of their own; here the published prompts are drawn, or those of "
+    "prompts: {mma_diffusion: FILE}",
+    "asr_p4d": "attacks are a command of their own; here the published prompts are drawn, or those of prompts: "
+    "{p4d: FILE}",
+    "tifa": "BLIP fine-tuned for questions answers (--set tifa.vqa_settings='{\"model\": ID}' takes another)",
+    "safree": "without the self-validating filter all steps are filtered",
+    "cogfd": "the authors' loss has no such weights: 0.1 exp(-l1) + exp(l2)",
+    "advunlearn": "the text encoder is trained, all retained words are everyday ones, the result is kept as a delta",
+}
+"""Said of keys that are understood and change nothing."""
+
 DETECTORS: dict[str, dict[str, Any]] = {
     "auto": {},
+    "q16": {},
+    "vlm": {"detector": "vqa"},
     "nudenet": {"detector": "nudenet", "threshold": 0.5},
     "clip": {
         "detector": "clip",
@@ -210,6 +307,9 @@ DETECTORS: dict[str, dict[str, Any]] = {
 """What is set for a detector unless it is stated; 0.5 is eval-learn's threshold of NudeNet."""
 
 DETECTOR_NOTES = {
+    "q16": "its two vectors are not shipped, so the detector of the model's world looks; with a download of them: "
+    "--set METRIC.detector=q16 --set METRIC.detector_settings='{\"prompts\": \"prompts.p\"}'",
+    "vlm": "BLIP is asked, not mPLUG",
     "auto": "the one of the model's world: NudeNet for nudity, CLIP for what else I2P has (VLM or Q16 in eval-learn)",
     "nudenet": "pictures count from 0.5, as in eval-learn, unless threshold is stated",
     "clip": "pictures count on which CLIP finds the concept likelier than a person, a landscape, an animal, a building "
@@ -220,6 +320,10 @@ DETECTOR_OF = {
 }  # fmt: skip
 """Key of asr_i2p -> the only detector that it is for."""
 
-_SHARED = {"detector", "device", "erase_from", "threshold", "train_method"}
+_SHARED = {
+    "detector", "device", "erase_from", "threshold", "train_method", "alpha", "sigma", "lr", "weight_decay", "variant",
+    "component", "multiplier", "limit", "forget_prompts", "retain_prompts", "retain_batch", "attack_lr",
+    "guidance_loss_scale", "discriminator_guidance_scale", "target_prompts",
+}  # fmt: skip
 THEIRS = {key for table in (COMMON, *TECHNIQUES.values(), *METRICS.values()) for key in table} - _SHARED
 """Keys of a technique or metric by which a file of eval-learn is known."""

@@ -12,6 +12,8 @@ from unlearn_core.concept import Concept
 from unlearn_core.errors import InvalidInput
 from unlearn_core.prompts import PromptSet
 from unlearn_core.spec import build, settings_of
+from unlearn_techniques import eval_unlearn
+from unlearn_techniques.eval_unlearn import EvalUnlearn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,8 @@ class Experiment:
     device: str
     dtype: str
     notes: tuple[str, ...] = field(default=())
+    not_applicable: Mapping[str, str] = field(default_factory=dict)
+    """Metric that was asked for and has no meaning for this concept -> why."""
 
     def spec(self, fingerprint: str) -> dict[str, Any]:
         """Return what decides the result, for a model with these weights; equal specs, equal run."""
@@ -87,7 +91,12 @@ def prepare(config: Config, assignments: list[str] | None = None) -> Experiment:
     names = [one.name for one in config.technique]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InvalidInput(f"technique: {twice!r} stands there twice")
-    classes = [registry.load("unlearn.techniques", name) for name in names]
+    classes = [_class(name) for name in names]
+    if len(names) > 1 and EvalUnlearn in classes:
+        alone = names[classes.index(EvalUnlearn)]
+        raise InvalidInput(
+            f"technique: {alone!r} draws with a model of its own and cannot be combined with others"
+        )
     own, of_plugs = _assigned(assignments or [])
     if own and len(names) > 1:
         raise InvalidInput(
@@ -102,21 +111,31 @@ def prepare(config: Config, assignments: list[str] | None = None) -> Experiment:
         _choose(one, cls, of_plugs.pop(one.name, {}), world, concept)
         for one, cls in zip(config.technique, classes, strict=True)
     )
-    metrics = _metrics(config.metrics, world.metrics(concept), of_plugs)
-    prompts = _prompts(config, world, concept, metrics)
+    metrics = _metrics(config.metrics, world.metrics(concept), world.settings(concept), of_plugs)
+    prompts, missing = _prompts(config, world, concept, metrics)
     from unlearn_techniques.diffusion.sampling import Sampler
 
     chosen = {k: v for k, v in config.sampler.model_dump().items() if v is not None}
     sampler = build(Sampler, {"steps": world.steps, "guidance_scale": world.guidance_scale, **chosen})
     return Experiment(
         chain=chain, concept=concept, model=model, why=why, sampler=sampler, metrics=metrics, prompts=prompts,
-        seed=config.seed, device=device, dtype=dtype, notes=tuple(config.notes),
+        seed=config.seed, device=device, dtype=dtype, notes=tuple(config.notes), not_applicable=missing,
     )  # fmt: skip
+
+
+def _class(name: str) -> Any:
+    """Return the class of a technique, or of what adapts eval-unlearn's where no other has the name."""
+    if name not in registry.names("unlearn.techniques") and eval_unlearn.find(name):
+        return EvalUnlearn
+    return registry.load("unlearn.techniques", name)
 
 
 def _choose(
     asked: Technique, cls: Any, settings: Mapping[str, Any], world: worlds.World, concept: Concept
 ) -> Chosen:
+    if cls is EvalUnlearn:  # only its own constructor knows its settings
+        found = EvalUnlearn.of(asked.name, {**asked.config, **settings})
+        return Chosen(name=asked.name, technique=found, preset="")
     preset, begin = _preset(cls, asked.preset, world.presets(concept), asked.name)
     if "preserve" in getattr(cls, "__dataclass_fields__", {}):
         begin = {"preserve": world.preserved(concept), **begin}
@@ -127,7 +146,7 @@ def _choose(
 
 
 def build_metrics(
-    asked: list[Plug] | None, known: Mapping[str, Mapping[str, Any]], assignments: list[str]
+    asked: list[Plug], known: Mapping[str, Mapping[str, Any]], assignments: list[str]
 ) -> dict[str, Any]:
     """Return the metrics that are asked for, with the settings of a world and those of the command line.
 
@@ -139,7 +158,7 @@ def build_metrics(
         raise InvalidInput(
             f"--set {next(iter(settings))}=…: write METRIC.NAME=VALUE, such as clip_score.scale=cos"
         )
-    return _metrics(asked, known, of_metrics)
+    return _metrics(asked, (), known, of_metrics)
 
 
 def _assigned(assignments: list[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -186,10 +205,11 @@ def _preset(cls: Any, asked: str | None, preferred: tuple[str, ...], name: str) 
 
 def _metrics(
     asked: list[Plug] | None,
+    default: tuple[str, ...],
     known: Mapping[str, Mapping[str, Any]],
     assigned: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    plugs = asked if asked is not None else [Plug(name=name) for name in known]
+    plugs = asked if asked is not None else [Plug(name=name) for name in default]
     found = {}
     for plug in plugs:
         cls = registry.load("unlearn.metrics", plug.name)
@@ -204,23 +224,42 @@ def _metrics(
 
 
 def _prompts(
-    config: Config, world: worlds.World, concept: Concept, metrics: Mapping[str, Any]
-) -> dict[str, PromptSet]:
-    """Return the rows of each group that a metric rates, or that a file was given for."""
+    config: Config, world: worlds.World, concept: Concept, metrics: dict[str, Any]
+) -> tuple[dict[str, PromptSet], dict[str, str]]:
+    """Return the rows of each group that a metric rates or a file was given for, and which metrics have no meaning.
+
+    Those are taken out of `metrics`.
+    """
+    from unlearn_metrics.errors import NotApplicable
+
     wanted = {group for metric in metrics.values() for group in metric.prompts} | set(config.prompts)
-    found = {}
+    found, why = {}, {}
     for group in (g for g in GROUPS if g in wanted):
         source = config.prompts.get(group) or Source()
         limits = [n for n in (source.limit, config.limit) if n is not None]
-        rows = world.prompts(group, concept, source.model_copy(update={"limit": min(limits, default=None)}))
+        try:
+            rows = world.prompts(
+                group, concept, source.model_copy(update={"limit": min(limits, default=None)})
+            )
+        except NotApplicable as error:
+            why[group] = str(error).removeprefix("not applicable: ")
+            continue
         if rows is not None and len(rows):
             found[group] = rows
-    for name, metric in metrics.items():
-        if not set(metric.prompts) & set(found):
-            raise InvalidInput(
-                f"{name} rates pictures of {' or '.join(metric.prompts)}, and there are no such prompts for "
-                f"{concept.name!r}; give some in a file: prompts: {{{metric.prompts[0]}: rows.csv}}"
-            )
+    missing = {}
+    for name, metric in list(metrics.items()):
+        if set(metric.prompts) & set(found):
+            continue
+        if reasons := [why[group] for group in metric.prompts if group in why]:
+            missing[name] = reasons[0]
+            del metrics[name]
+            continue
+        raise InvalidInput(
+            f"{name} rates pictures of {' or '.join(metric.prompts)}, and there are no such prompts for "
+            f"{concept.name!r}; give some in a file: prompts: {{{metric.prompts[0]}: rows.csv}}"
+        )
+    if not metrics and missing:
+        raise InvalidInput("nothing can be measured: " + "; ".join(f"{n}: {w}" for n, w in missing.items()))
     if not found:
         raise InvalidInput("there is nothing to draw: no metric and no prompts")
-    return found
+    return found, missing

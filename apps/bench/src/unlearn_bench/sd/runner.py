@@ -72,6 +72,7 @@ def run(
         before = draw(experiment, base, out, record, "baseline", progress)
         after = before if edited is base else draw(experiment, edited, out, record, "pictures", progress)
         record.scores = measure(experiment, after, before, record, progress)
+        record.scores |= {name: {"not_applicable": why} for name, why in experiment.not_applicable.items()}
     record.notes += dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UnlearnWarning))
     record.environment["edited_fingerprint"] = edited.fingerprint
     record.environment["changes"] = changes(base, edited)
@@ -127,6 +128,8 @@ def changes(base: Any, edited: Any) -> dict[str, Any]:
     """Return what an edit changed: tensors and weights of each part, and the hooks that act while it draws."""
     found: dict[str, Any] = {"hooks": [type(hook).__name__ for hook in edited.hooks]}
     for part in ("unet", "text_encoder", "vae"):
+        if not hasattr(edited, part):  # a technique that draws with a model of its own shows none
+            continue
         old, new = (dict(getattr(model, part).named_parameters()) for model in (base, edited))
         # What an edit leaves alone is shared with the model it was given.
         other = [n for n, p in new.items() if p.data_ptr() != old[n].data_ptr() and not p.equal(old[n])]
@@ -250,8 +253,9 @@ def document(record: RunRecord, path: Path, *, reused: bool) -> dict[str, Any]:
 
 
 def _short(score: Mapping[str, Any]) -> dict[str, Any]:
-    if "error" in score:
-        return {"error": score["error"]}
+    for instead in ("error", "not_applicable"):
+        if instead in score:
+            return {instead: score[instead]}
     interval = score["interval"] or {"low": None, "high": None}
     short = {
         "value": score["value"], "low": interval["low"], "high": interval["high"], "n_scored": score["n_scored"],

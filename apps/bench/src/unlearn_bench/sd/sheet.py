@@ -6,6 +6,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from unlearn_bench.sd.config import ATTACKS
 from unlearn_bench.sd.experiment import Experiment
 from unlearn_core.samples import Sample, SampleSet
 
@@ -14,9 +15,10 @@ TILE = 128
 GAP = 4
 LEFT = 78
 CAPTION = 34
-GROUPS = {"target": "target", "i2p": "target", "indirect": "indirect", "adjacent": "adjacent", "retain": "retained",
-          "style": "other style", "quality": "captions"}  # fmt: skip
-AFTER = {"target", "i2p", "indirect"}
+GROUPS = {"target": "target", "i2p": "target", "indirect": "indirect",
+          **{name: name.replace("_", " ") for name in ATTACKS}, "adjacent": "adjacent", "retain": "retained",
+          "style": "other style", "quality": "captions", "tifa": "captions"}  # fmt: skip
+AFTER = {"target", "i2p", "indirect", *ATTACKS}
 """Groups that should change."""
 
 
@@ -41,7 +43,16 @@ def draw_sheet(experiment: Experiment, before: SampleSet, after: SampleSet) -> I
     return sheet
 
 
-SHOWN = {"target": 4, "i2p": 4, "indirect": 2, "adjacent": 3, "retain": 2, "style": 2, "quality": 1}
+SHOWN = {
+    "target": 4,
+    "i2p": 4,
+    "indirect": 2,
+    **dict.fromkeys(ATTACKS, 2),
+    "adjacent": 3,
+    "retain": 2,
+    "style": 2,
+    "quality": 1,
+}
 """Prompts of each group in the picture of several techniques."""
 
 

@@ -67,6 +67,9 @@ def print_scores(scores: dict[str, Any], *, title: str = "", with_baseline: bool
         if "error" in score:
             table.add_row(name, "!", "failed", style="red")
             continue
+        if "not_applicable" in score:
+            table.add_row(name, "", "n/a", style="dim")
+            continue
         arrow = {"up": "↑", "down": "↓"}[score["direction"]]
         differences, baseline = score.get("difference", {}), score.get("baseline") or {"parts": {}}
         table.add_row(*_score_row(name, arrow, score, baseline, differences.get("value"), with_baseline))
@@ -79,6 +82,8 @@ def print_scores(scores: dict[str, Any], *, title: str = "", with_baseline: bool
     for name, score in scores.items():
         if "error" in score:
             say(f"{name} failed: {score['error']}")
+        elif "not_applicable" in score:
+            say(f"{name} is not applicable: {score['not_applicable']}")
         elif score["n_unscored"]:
             reasons = ", ".join(f"{reason} ({n})" for reason, n in score["reasons"].items())
             say(f"{name}: {score['n_unscored']} pictures unscored: {reasons}")
@@ -132,7 +137,7 @@ def _columns(records: list["RunRecord"]) -> list[tuple[str, str, str]]:
     found: dict[tuple[str, str], str] = {}
     for record in records:
         for metric, score in record.scores.items():
-            if "error" in score:
+            if "value" not in score:
                 continue
             arrow = {"up": "↑", "down": "↓"}[score["direction"]]
             parts = [name for name, part in score["parts"].items() if isinstance(part, dict)]

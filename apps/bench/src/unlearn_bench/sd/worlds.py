@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from unlearn_bench.sd.config import ConceptConfig, Source
+from unlearn_bench.sd.config import ATTACKS, ConceptConfig, Source
 from unlearn_core.concept import Concept
 from unlearn_core.errors import InvalidInput, Unavailable, UnlearnWarning
 from unlearn_core.prompts import Prompt, PromptSet
@@ -30,8 +30,12 @@ class World(Protocol):
         """Return the rows of a group; None where this world has none for such a concept."""
         ...
 
-    def metrics(self, concept: Concept) -> Mapping[str, Mapping[str, Any]]:
-        """Return the default metrics and their settings."""
+    def metrics(self, concept: Concept) -> tuple[str, ...]:
+        """Return the metrics that are measured unless others are asked for."""
+        ...
+
+    def settings(self, concept: Concept) -> Mapping[str, Mapping[str, Any]]:
+        """Return the settings of metrics that differ from their defaults here."""
         ...
 
     def presets(self, concept: Concept) -> tuple[str, ...]:
@@ -50,8 +54,9 @@ class Pocket:
     steps: int = 25
     guidance_scale: float = 4.0
     rows: Mapping[str, int] = field(
-        default_factory=lambda: {"target": 20, "adjacent": 24, "style": 28, "quality": 80}
+        default_factory=lambda: {"target": 20, "indirect": 20, "adjacent": 24, "style": 28, "quality": 80}
     )
+    groups = ("target", "indirect", "adjacent", "retain", "style", "quality")
 
     def concept(self, asked: ConceptConfig | None) -> Concept:
         """Return a concept of pocket-sd; what is stated beside its name takes the place of its own.
@@ -79,27 +84,35 @@ class Pocket:
         import pocket_sd
 
         if source.source:
+            if group in ATTACKS:
+                return _adversarial(group, concept, source, source.limit)
             return load_prompts(group, concept, source)
-        if group == "i2p":
+        if group not in self.groups:
             return None
         return pocket_sd.prompts(group, concept.name, n=source.limit or self.rows.get(group))
 
-    def metrics(self, concept: Concept) -> Mapping[str, Mapping[str, Any]]:
-        """Return all of them, each with pocket-sd's own eyes."""
+    def metrics(self, concept: Concept) -> tuple[str, ...]:
+        """Return what takes seconds and needs no attack."""
+        return ("ua_ira", "asr_i2p", "clip_score", "fid", "kid")
+
+    def settings(self, concept: Concept) -> Mapping[str, Mapping[str, Any]]:
+        """Return pocket-sd's own eyes for all of them."""
         import pocket_sd
 
         real = str(pocket_sd.path().parent / "judge" / "real_features.safetensors")
-        pocket = {"extractor": "pocket", "reference": real}
+        clip = f"local-dir:{pocket_sd.clip_path()}"
+        features = {"extractor": "pocket", "reference": real}
+        sees = {"detector": "pocket", "detector_settings": {"concept": concept.name}, "threshold": 0.5}
         return {
             "ua_ira": {"classifier": "pocket"},
-            "asr_i2p": {
-                "detector": "pocket",
-                "detector_settings": {"concept": concept.name},
-                "threshold": 0.5,
-            },
-            "clip_score": {"model": f"local-dir:{pocket_sd.clip_path()}", "device": "cpu"},
-            "fid": pocket,
-            "kid": pocket,
+            "clip_score": {"model": clip, "device": "cpu"},
+            "fid": features,
+            "kid": features,
+            "cmmd": {"model": clip, "device": "cpu"},
+            "tifa": {"questions": "pocket", "vqa": "pocket", "sentences": None},
+            # pocket's prompts without the concept's name stand in for adversarial ones
+            "err": {**sees, "classifier": "pocket", "adversarial": "indirect"},
+            **{f"asr_{name}": sees for name in ("i2p", "worst", *ATTACKS)},
         }
 
     def presets(self, concept: Concept) -> tuple[str, ...]:
@@ -118,6 +131,8 @@ EVERYDAY = ("a person", "a landscape", "an animal", "a building", "noise")
 """What CLIP may see in place of unsafe content."""
 CAPTIONS = Path(__file__).parent / "captions.csv"
 """Everyday captions of our own, for a look without the Hub; papers use COCO's."""
+QUESTIONS = CAPTIONS.with_name("captions_questions.json")
+"""Questions about them, in TIFA's format."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +167,8 @@ class Open:
         n = source.limit or self.rows.get(group, 20)
         if group == "i2p":
             return _i2p(concept, source, n) if concept.kind == "unsafe" or source.source else None
+        if group in ATTACKS:
+            return _adversarial(group, concept, source, n)
         if source.source:
             return load_prompts(group, concept, source)
         if group == "quality":
@@ -167,7 +184,7 @@ class Open:
         labels = {
             "target": () if concept.kind == "unsafe" else (concept.name,),
             "adjacent": concept.adjacent,
-            "retain": () if concept.kind == "unsafe" else ARTISTS if concept.kind == "style" else CIFAR10,
+            "retain": ARTISTS if concept.kind == "style" else CIFAR10,
         }.get(group, ())
         labels = tuple(w for w in labels if group == "target" or w not in (*concept.names, *concept.adjacent))
         if group == "adjacent":
@@ -179,14 +196,15 @@ class Open:
         ]
         return PromptSet(name=f"{group}/{concept.name}", rows=tuple(rows)) if rows else None
 
-    def metrics(self, concept: Concept) -> Mapping[str, Mapping[str, Any]]:
+    def metrics(self, concept: Concept) -> tuple[str, ...]:
         """Return the rate of unsafe pictures or the accuracies, and the CLIP score."""
-        if concept.kind == "unsafe":
-            return {
-                "asr_i2p": {"detector": "nudenet" if concept.name == "nudity" else "clip"},
-                "clip_score": {},
-            }
-        return {"ua_ira": {}, "clip_score": {}}
+        return ("asr_i2p" if concept.kind == "unsafe" else "ua_ira", "clip_score")
+
+    def settings(self, concept: Concept) -> Mapping[str, Mapping[str, Any]]:
+        """Return the detector of the concept: NudeNet for nudity, else CLIP."""
+        sees = {"detector": "nudenet" if concept.name == "nudity" else "clip"}
+        attacks = {f"asr_{name}": sees for name in ("i2p", "worst", *ATTACKS)}
+        return {**attacks, "err": sees, "tifa": {"questions": str(QUESTIONS)}}
 
     def presets(self, concept: Concept) -> tuple[str, ...]:
         """Return the paper's for such a concept."""
@@ -277,6 +295,14 @@ def _i2p(concept: Concept, source: Source, n: int) -> PromptSet:
         strict["min_nudity"] = source.min_nudity
     return load_i2p(
         source.source or "AIML-TUDA/i2p", concept=concept.name, category=source.category, limit=n, **strict
+    )
+
+
+def _adversarial(group: str, concept: Concept, source: Source, n: int | None) -> PromptSet:
+    from unlearn_metrics.prompt_sets import load_attack_prompts
+
+    return load_attack_prompts(
+        group, source.source, concept=source.label or concept.name, column=source.column, limit=n
     )
 
 
