@@ -2,6 +2,7 @@
 
 import dataclasses
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from unlearn_core.concept import Concept
 from unlearn_techniques.conformance import check_technique
 from unlearn_techniques.diffusion.attention import parameter_group
-from unlearn_techniques.diffusion.model import with_weights
+from unlearn_techniques.diffusion.weights import with_weights
 from unlearn_techniques.esd import ESD
 from unlearn_techniques.none import NoTechnique
 from unlearn_techniques.sld import SLD
@@ -43,7 +44,11 @@ CASES = {
 
 
 def test_every_technique_has_a_case():
-    assert OURS.keys() == CASES.keys()
+    """Here, or among its own tests."""
+    tests = Path(__file__).parent
+    assert CASES.keys() <= OURS.keys()
+    for name in OURS.keys() - CASES.keys():
+        assert "    check_technique(" in (tests / f"test_{name}.py").read_text(encoding="utf-8"), name
 
 
 @pytest.mark.parametrize(("name", "case"), [(n, i) for n, cases in CASES.items() for i in range(len(cases))])

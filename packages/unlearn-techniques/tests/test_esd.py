@@ -13,7 +13,8 @@ from unlearn_core.concept import Concept
 from unlearn_core.errors import InvalidInput
 from unlearn_techniques import esd
 from unlearn_techniques.diffusion.attention import GROUPS, parameter_group
-from unlearn_techniques.diffusion.model import StableDiffusion, with_weights
+from unlearn_techniques.diffusion.model import StableDiffusion
+from unlearn_techniques.diffusion.weights import with_weights
 from unlearn_techniques.esd import ESD, esd_loss
 
 QUICK = {"iterations": 3, "lr": 1e-2, "sampling_steps": 5}

@@ -12,8 +12,9 @@ from torch import nn
 from unlearn_core.errors import InvalidInput, Unavailable, UnlearnError, UnlearnWarning
 from unlearn_core.prompts import Prompt
 from unlearn_techniques.diffusion import sampling
-from unlearn_techniques.diffusion.model import StableDiffusion, with_weights
+from unlearn_techniques.diffusion.model import StableDiffusion
 from unlearn_techniques.diffusion.sampling import Sampler
+from unlearn_techniques.diffusion.weights import with_weights
 from unlearn_techniques.sld import SLD
 from unlearn_techniques.uce import UCE
 

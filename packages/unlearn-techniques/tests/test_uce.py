@@ -10,7 +10,7 @@ import torch
 from unlearn_core.concept import Concept
 from unlearn_core.errors import InvalidInput
 from unlearn_techniques.diffusion.attention import text_projections
-from unlearn_techniques.diffusion.model import with_weights
+from unlearn_techniques.diffusion.weights import with_weights
 from unlearn_techniques.uce import UCE
 
 LENGTH = 16  # tokens the tiny model reads

@@ -38,8 +38,9 @@ from torch import Tensor
 from unlearn_core.concept import Concept
 from unlearn_core.errors import InvalidInput
 from unlearn_techniques.diffusion.attention import text_projections
-from unlearn_techniques.diffusion.model import StableDiffusion, with_weights
+from unlearn_techniques.diffusion.model import StableDiffusion
 from unlearn_techniques.diffusion.ridge import change_of_reading, ridge_edit
+from unlearn_techniques.diffusion.weights import with_weights
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,8 @@ from torch import Tensor
 from unlearn_core import atomic
 from unlearn_core.errors import InvalidInput, Unavailable
 from unlearn_techniques.diffusion.fingerprints import weights_fingerprint
-from unlearn_techniques.diffusion.model import Parts, StableDiffusion, with_weights
+from unlearn_techniques.diffusion.model import StableDiffusion
+from unlearn_techniques.diffusion.weights import with_weights
 
 FORMAT = "unlearn-delta-1"
 
@@ -40,7 +41,7 @@ class Delta:
     ) -> Self:
         """Return what `edited` changed in the weights of `model`; hooks are no part of it."""
         changed = {}
-        for part in Parts:
+        for part in model.parts:
             old = getattr(model, part).state_dict()
             for name, tensor in getattr(edited, part).state_dict().items():
                 if tensor is not old[name] and not torch.equal(tensor, old[name]):
@@ -99,8 +100,8 @@ class Delta:
             )
         parts = {}
         for part, tensors in self._by_part().items():
-            if part not in Parts:
-                raise InvalidInput(f"a delta changes {', '.join(Parts)}, got {part!r}")
+            if part not in model.parts:
+                raise InvalidInput(f"a delta changes {', '.join(model.parts)}, got {part!r}")
             parts[part] = with_weights(getattr(model, part), tensors)
         return replace(model, **parts)
 
@@ -140,4 +141,4 @@ def _copy(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
 
 
 def _fingerprint(model: StableDiffusion) -> str:
-    return weights_fingerprint({name: getattr(model, name) for name in Parts}, model.tokenizer)
+    return weights_fingerprint({name: getattr(model, name) for name in model.parts}, model.tokenizer)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from unlearn_core.errors import UnlearnError
-from unlearn_techniques.diffusion.model import StableDiffusion, with_weights
+from unlearn_techniques.diffusion.model import StableDiffusion
+from unlearn_techniques.diffusion.weights import with_weights
 
 Progress = Callable[[int, int], None]
 Loss = Callable[[StableDiffusion, int], Tensor]
@@ -50,7 +51,9 @@ def finetune(
     original: nn.Module = getattr(model, part)
     module = with_weights(original, {name: original.get_parameter(name).clone() for name in names})
     trained = _masters(module, names)
-    student = dataclasses.replace(model, **{part: module})
+    # The other part as constants: a gradient passes through it, and nothing is kept for one of its weights.
+    other = "unet" if part == "text_encoder" else "text_encoder"
+    student = dataclasses.replace(model, **{part: module, other: with_weights(getattr(model, other), {})})
     adam = Adam(trained, lr, weight_decay=weight_decay)
     half = model.dtype in (torch.float16, torch.bfloat16)
     for iteration in range(iterations):

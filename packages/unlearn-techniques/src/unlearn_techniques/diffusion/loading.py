@@ -39,16 +39,19 @@ def load_pipeline(source: str, dtype: torch.dtype) -> Any:
     """Return the diffusers pipeline of `source`, without a safety checker.
 
     Raises:
-        InvalidInput: no such model, not Stable Diffusion 1.x or 2.x, a pickle, a damaged file.
+        InvalidInput: no such model, not Stable Diffusion 1.x, 2.x or XL, a pickle, a damaged file.
         Unavailable: the Hub cannot be reached.
     """
     place = locate(source)
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 
-    options = {"dtype": dtype, "safety_checker": None, "requires_safety_checker": False}
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     try:
         with quietly():
-            return StableDiffusionPipeline.from_pretrained(place, use_safetensors=True, **options)
+            if "XL" in DiffusionPipeline.load_config(place).get("_class_name", ""):
+                return StableDiffusionXLPipeline.from_pretrained(place, add_watermarker=False, **options)
+            options |= {"safety_checker": None, "requires_safety_checker": False}
+            return StableDiffusionPipeline.from_pretrained(place, **options)
     except Exception as error:  # diffusers, transformers, safetensors and the Hub raise types of their own
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         if Path(place).is_dir():
@@ -65,20 +68,23 @@ def check_parts(pipe: Any) -> None:
     """Check that a pipeline is one that the sampling loop can draw with.
 
     Raises:
-        InvalidInput: it has other parts, as SDXL, SD3 and DeepFloyd have.
+        InvalidInput: it has other parts, as SD3 and DeepFloyd have.
     """
     for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
         if getattr(pipe, part, None) is None:
             raise InvalidInput(
-                f"{type(pipe).__name__} has no {part}: only Stable Diffusion 1.x and 2.x are known"
+                f"{type(pipe).__name__} has no {part}: only Stable Diffusion 1.x, 2.x and XL (base) are known"
             )
     config = pipe.unet.config
-    if getattr(pipe, "text_encoder_2", None) is not None or config.get("addition_embed_type"):
-        raise InvalidInput(f"{type(pipe).__name__} is SDXL: only Stable Diffusion 1.x and 2.x are known")
+    added = config.get("addition_embed_type")
+    if getattr(pipe, "text_encoder_3", None) is not None or added not in (None, "text_time"):
+        raise InvalidInput(f"{type(pipe).__name__} is of a later kind than XL, which is not known")
+    if (added is None) != (getattr(pipe, "text_encoder_2", None) is None):
+        raise InvalidInput(f"{type(pipe).__name__}: its UNet and its text encoders are not of one kind")
     if config.get("encoder_hid_dim") or config.get("class_embed_type") or config.in_channels != 4:
         raise InvalidInput(
             f"the UNet of {type(pipe).__name__} takes {config.in_channels} channels or more than a text: only the "
-            "text-to-image models of Stable Diffusion 1.x and 2.x are known"
+            "text-to-image models of Stable Diffusion 1.x, 2.x and XL are known"
         )
 
 

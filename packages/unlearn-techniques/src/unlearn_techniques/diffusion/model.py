@@ -14,34 +14,25 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unlearn_core.errors import InvalidInput
 from unlearn_core.prompts import Prompt
 from unlearn_techniques.diffusion.fingerprints import hooks_fingerprint, weights_fingerprint
-from unlearn_techniques.diffusion.steps import Activation, Condition, Guidance, Predictions, Step, hooked
-
-Parts = ("unet", "vae", "text_encoder")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Trajectory:
-    """What a batch carries from step to step: its embeddings, and the state of the hooks.
-
-    Begin another one (`StableDiffusion.trajectory`) for every pass over the steps.
-    """
-
-    prompt: Tensor
-    """(n, tokens, width)."""
-    empty: Tensor
-    """(1, tokens, width)."""
-    extra: tuple[Tensor, ...]
-    """(1, tokens, width) for each text of the guidances."""
-    conditions: tuple[Any, ...]
-    guidances: tuple[Any, ...]
+from unlearn_techniques.diffusion.steps import (
+    Activation,
+    Condition,
+    Guidance,
+    Predictions,
+    Step,
+    Trajectory,
+    branches,
+    differentiable,
+    hooked,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,12 +54,17 @@ class StableDiffusion:
     guidances: tuple[Guidance, ...] = ()
     activations: tuple[Activation, ...] = ()
 
+    parts: ClassVar[tuple[str, ...]] = ("unet", "vae", "text_encoder")
+    """Names of the fields that hold weights."""
+
     @classmethod
-    def load(cls, source: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Self:
+    def load(
+        cls, source: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+    ) -> "StableDiffusion":
         """Return the model of a Hub id, a folder in diffusers layout, or a registered name such as "pocket".
 
         Raises:
-            InvalidInput: no such model, not of the 1.x or 2.x kind, a pickle, a damaged file.
+            InvalidInput: no such model, not of the 1.x, 2.x or XL kind, a pickle, a damaged file.
             Unavailable: the Hub cannot be reached.
         """
         from unlearn_techniques.diffusion.loading import load_pipeline
@@ -77,20 +73,26 @@ class StableDiffusion:
         return loaded.to(device=device)
 
     @classmethod
-    def from_pipeline(cls, pipe: Any, *, source: str = "") -> Self:
-        """Return the model of a diffusers `StableDiffusionPipeline`; the parts are shared with it.
+    def from_pipeline(cls, pipe: Any, *, source: str = "") -> "StableDiffusion":
+        """Return the model of a diffusers `StableDiffusionPipeline` or XL; the parts are shared with it.
 
         Raises:
-            InvalidInput: a pipeline of another kind, as of SDXL.
+            InvalidInput: a pipeline of another kind.
         """
         from unlearn_techniques.diffusion.loading import check_parts
+        from unlearn_techniques.diffusion.sdxl import StableDiffusionXL
 
         check_parts(pipe)
-        for part in (pipe.unet, pipe.vae, pipe.text_encoder):
-            part.eval()
-        return cls(
+        kind, own = cls, {}
+        if getattr(pipe, "text_encoder_2", None) is not None:
+            kind = StableDiffusionXL
+            own = {"text_encoder_2": pipe.text_encoder_2, "tokenizer_2": pipe.tokenizer_2}
+            own["zero_empty"] = bool(pipe.config.get("force_zeros_for_empty_prompt", True))
+        for name in kind.parts:
+            getattr(pipe, name).eval()
+        return kind(
             unet=pipe.unet, vae=pipe.vae, text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer,
-            scheduler=pipe.scheduler, source=source or str(getattr(pipe, "name_or_path", "") or "a pipeline"),
+            scheduler=pipe.scheduler, source=source or str(getattr(pipe, "name_or_path", "") or "a pipeline"), **own,
         )  # fmt: skip
 
     def to_pipeline(self) -> Any:
@@ -101,16 +103,24 @@ class StableDiffusion:
         """
         from diffusers import StableDiffusionPipeline
 
+        self.refuse_hooks()
+        parts = {name: getattr(self, name) for name in (*self.parts, "tokenizer", "scheduler")}
+        return StableDiffusionPipeline(
+            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        )
+
+    def refuse_hooks(self) -> None:
+        """Check that the model forgets by its weights alone.
+
+        Raises:
+            InvalidInput: something acts while it draws.
+        """
         if self.hooks:
             names = ", ".join(type(hook).__name__ for hook in self.hooks)
             raise InvalidInput(
                 f"{names} acts while the model draws, not in its weights: a diffusers pipeline cannot hold it. "
                 "Draw with generate(), or save the weights alone by leaving the hooks out"
             )
-        parts = {name: getattr(self, name) for name in (*Parts, "tokenizer", "scheduler")}
-        return StableDiffusionPipeline(
-            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-        )
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model in diffusers layout as safetensors.
@@ -127,7 +137,7 @@ class StableDiffusion:
     def to(self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Self:
         """Return the model on a device or in a dtype; what is there already is shared."""
         parts = {}
-        for name in Parts:
+        for name in self.parts:
             part = getattr(self, name)
             changes = (device and torch.device(device) != part.device) or (dtype and dtype != part.dtype)
             parts[name] = copy.deepcopy(part).to(device=device, dtype=dtype) if changes else part
@@ -151,8 +161,13 @@ class StableDiffusion:
     @functools.cached_property
     def fingerprint(self) -> str:
         """The sha256 of all weights, the vocabulary and the configuration of the hooks."""
-        base = weights_fingerprint({name: getattr(self, name) for name in Parts}, self.tokenizer)
+        base = weights_fingerprint({name: getattr(self, name) for name in self.parts}, self.tokenizer)
         return hooks_fingerprint(base, self.hooks)
+
+    @property
+    def decoder(self) -> Any:
+        """The autoencoder, as it turns latents into pictures."""
+        return self.vae
 
     def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
         """Return the shape (4, h, w) of the latents of a picture, by default of the model's own size.
@@ -191,6 +206,26 @@ class StableDiffusion:
         """Return the text encoder's last hidden states (n, tokens, width), after its final norm."""
         return self.text_encoder(self.tokens(texts)).last_hidden_state  # type: ignore[no-any-return]
 
+    def read(self, texts: Sequence[str]) -> Tensor:
+        """Return all that the UNet reads of texts: `encode`, and for XL more; (n, rows, width)."""
+        return self.encode(texts)
+
+    def token_vectors(self, ids: Tensor) -> Tensor:
+        """Return the vocabulary's vectors (n, tokens, width) for ids (n, tokens); see `prompt_embeddings`."""
+        from unlearn_techniques.diffusion.prompt_embeddings import token_embeddings
+
+        return token_embeddings(self, ids)
+
+    def encode_vectors(self, ids: Tensor, vectors: Tensor) -> Tensor:
+        """Return what `encode` returns of prompts given as vectors (n, tokens, width); gradients flow to them."""
+        from unlearn_techniques.diffusion.prompt_embeddings import encode_embeddings
+
+        return encode_embeddings(self, ids, vectors)
+
+    def unconditional(self) -> Tensor:
+        """Return what stands for the empty prompt of the guidance, (1, rows, width)."""
+        return self.read([""])
+
     def trajectory(
         self,
         texts: Sequence[str] | None = None,
@@ -203,16 +238,21 @@ class StableDiffusion:
         Args:
             texts: the prompts.
             embeddings: of the prompts, where they are at hand or come from no text.
-            empty: embedding (1, tokens, width) of what stands for the empty prompt, such as a negative prompt.
+            empty: embedding (1, tokens, width) of what stands for the empty prompt, such as a negative prompt;
+                conditions may change it.
         """
         if embeddings is None:
             if texts is None:
                 raise InvalidInput("a trajectory needs texts or embeddings")
-            embeddings = self.encode(texts)
+            embeddings = self.read(texts)
+        empty = self.unconditional() if empty is None else empty
+        for hook in self.conditions:
+            if hasattr(hook, "prepare_empty"):
+                empty = hook.prepare_empty(self, empty)
         return Trajectory(
             prompt=embeddings,
-            empty=self.encode([""]) if empty is None else empty,
-            extra=tuple(self.encode([text]) for hook in self.guidances for text in hook.texts),
+            empty=empty,
+            extra=tuple(self.read([text]) for hook in self.guidances for text in hook.texts),
             conditions=tuple(hook.prepare(self, texts, embeddings) for hook in self.conditions),
             guidances=tuple(hook.start() for hook in self.guidances),
         )
@@ -245,22 +285,23 @@ class StableDiffusion:
         prompt = trajectory.prompt
         for condition in trajectory.conditions:
             prompt = condition(prompt, step)
-        n = len(x)
         guided = bool(trajectory.guidances) or (
             bool((guidance_scale != 1).any()) if isinstance(guidance_scale, Tensor) else guidance_scale != 1
         )
-        if not guided:
-            return self._predict(x, t, prompt, {"prompt": slice(0, n)}, step)
-        others = [trajectory.empty, *trajectory.extra]
-        read = torch.cat([others[0].expand_as(prompt), prompt, *(e.expand_as(prompt) for e in others[1:])])
-        count = len(others) + 1
-        rows = {"empty": slice(0, n), "prompt": slice(n, 2 * n), "extra": slice(2 * n, count * n)}
+        read, rows = branches(prompt, trajectory, self.activations, guided=guided)
+        count = len(read) // len(x)
         times = t.repeat(count) if t.ndim else t
-        empty, asked, *extra = self._predict(torch.cat([x] * count), times, read, rows, step).chunk(count)
-        direction, start = asked - empty, 0
+        with differentiable(x, self.guidances) as x:
+            repeated = x if count == 1 else torch.cat([x] * count)
+            predicted = self._predict(repeated, times, read, rows, step).chunk(count)
+        if not guided:
+            return predicted[0]
+        empty, asked, *extra = predicted
+        direction, start, latents = asked - empty, 0, step.latents
         for hook, apply in zip(self.guidances, trajectory.guidances, strict=True):
             own = tuple(extra[start : start + len(hook.texts)])
-            direction = apply(direction, Predictions(empty=empty, prompt=asked, extra=own), step)
+            seen = Predictions(empty=empty, prompt=asked, extra=own, x=x, latents=latents)
+            direction = apply(direction, seen, step)
             start += len(hook.texts)
         return empty + guidance_scale * direction
 
@@ -275,27 +316,3 @@ class StableDiffusion:
     def _predict(self, x: Tensor, t: Tensor, read: Tensor, rows: Mapping[str, slice], step: Step) -> Tensor:
         with hooked(self.unet, self.activations, rows, step):
             return self.unet(x, t, encoder_hidden_states=read).sample  # type: ignore[no-any-return]
-
-
-def with_weights(module: nn.Module, changes: Mapping[str, Tensor]) -> Any:
-    """Return the module with other values for the parameters named; all others are shared with the argument.
-
-    Raises:
-        InvalidInput: no such parameter, or another shape.
-    """
-    # Another Parameter on the same storage: training may set requires_grad here without the argument noticing.
-    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
-    shared |= {id(b): b for b in module.buffers()}
-    edited = copy.deepcopy(module, shared)
-    for name, value in changes.items():
-        owner_name, _, attribute = name.rpartition(".")
-        try:
-            owner = edited.get_submodule(owner_name)
-            old = owner.get_parameter(attribute)
-        except AttributeError:
-            raise InvalidInput(f"{type(module).__name__} has no parameter {name!r}") from None
-        if old.shape != value.shape:
-            raise InvalidInput(f"parameter {name!r} is {tuple(old.shape)}, not {tuple(value.shape)}")
-        value = value.detach().to(device=old.device, dtype=old.dtype)
-        setattr(owner, attribute, nn.Parameter(value, requires_grad=False))
-    return edited

@@ -1,0 +1,1 @@
+"""A technique for Unlearn Bench, in a package of its own."""
