@@ -98,8 +98,9 @@ class ConceptSteerers:
     @property
     def _recipe(self) -> Recipe:
         return Recipe(
-            expansion=self.expansion, k=self.k, rows=self.rows, batch=self.batch, lr=self.lr, dead_after=self.dead_after,
-            target=self.target, auxiliary="biased" if self.target == "official" else "residual",
+            expansion=self.expansion, k=self.k, rows=self.rows, batch=self.batch, lr=self.lr,
+            dead_after=self.dead_after, target=self.target,
+            auxiliary="biased" if self.target == "official" else "residual",
         )  # fmt: skip
 
     @torch.no_grad()

@@ -131,8 +131,9 @@ class SAeUron:
     @property
     def _recipe(self) -> Recipe:
         return Recipe(
-            expansion=self.expansion, k=self.k, rows=self.rows, batch=self.batch, lr=self.lr, dead_after=self.dead_after, decay=True,
-            per_batch=True, max_norm=1.0, auxiliary="negated" if self.auxiliary == "official" else "residual",
+            expansion=self.expansion, k=self.k, rows=self.rows, batch=self.batch, lr=self.lr,
+            dead_after=self.dead_after, decay=True, per_batch=True, max_norm=1.0,
+            auxiliary="negated" if self.auxiliary == "official" else "residual",
         )  # fmt: skip
 
     def check(self, concepts: Sequence[Concept]) -> None:
