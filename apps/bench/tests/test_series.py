@@ -90,3 +90,17 @@ def test_all_of_them_and_one_that_cannot(bench, monkeypatch, tmp_path):
 )
 def test_bad_input(options, hint, error):
     assert hint in error(*FEW, *options)
+
+
+def test_a_graph_is_drafted_edited_and_used(bench, json_of, error, tmp_path):
+    drafted = json.loads(bench("graph", "dog").out)
+    assert {"Conjunction", "entailment", "equivalence", "cat", "fox", "wolf"} <= set(drafted["dog"])
+    assert "puppy" in drafted["dog"]["entailment"]
+    assert bench("graph", "dog", "--adjacent", "car", "--out", "g.json").out.startswith(
+        "graph: g.json; use it with"
+    )
+    assert "car" in json.loads((tmp_path / "g.json").read_text())["dog"]
+    few = ("--set", "images=1", "--set", "sampling_steps=2", "--set", "iterations=1")
+    found = json_of(*FEW, "--technique", "cogfd", "--set", "graph=g.json", *few)
+    assert "car" in found["config"]["graph"]["dog"], "the record holds the graph, not its place"
+    assert "did you mean 'dog'" in error("graph", "dgo")

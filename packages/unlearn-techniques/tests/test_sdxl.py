@@ -7,6 +7,9 @@ import torch
 from unlearn_core.concept import Concept
 from unlearn_core.errors import InvalidInput
 from unlearn_core.prompts import Prompt
+from unlearn_techniques.advunlearn import AdvUnlearn
+from unlearn_techniques.ca import CA
+from unlearn_techniques.concept_steerers import ConceptSteerers
 from unlearn_techniques.conformance import check_technique
 from unlearn_techniques.diffusion.attention import parameter_group
 from unlearn_techniques.diffusion.delta import Delta
@@ -14,9 +17,14 @@ from unlearn_techniques.diffusion.model import StableDiffusion
 from unlearn_techniques.diffusion.sampling import Sampler
 from unlearn_techniques.diffusion.sdxl import StableDiffusionXL
 from unlearn_techniques.esd import ESD
+from unlearn_techniques.mace import MACE
 from unlearn_techniques.none import NoTechnique
+from unlearn_techniques.rece import RECE
+from unlearn_techniques.saeuron import SAeUron
+from unlearn_techniques.safree import SAFREE
 from unlearn_techniques.sld import SLD
 from unlearn_techniques.testing import tiny_sdxl
+from unlearn_techniques.trasce import TraSCE
 from unlearn_techniques.uce import UCE
 
 ROWS = [
@@ -67,6 +75,24 @@ def test_a_saved_one_is_found_again(xl, tmp_path):
     assert {name.partition(".")[0] for name in delta.tensors} == {"unet"}
 
 
+QUICK = {"iterations": 2, "sampling_steps": 2}
+
+
+@pytest.mark.parametrize(
+    "technique", [MACE(), AdvUnlearn(), SAFREE(), ConceptSteerers()], ids=lambda t: type(t).__name__
+)
+def test_what_reads_one_text_encoder_refuses_two(xl, technique):
+    with pytest.raises(InvalidInput, match="tiny-xl is XL, which has two; uce, esd, "):
+        technique.apply(xl, [DOG], seed=0)
+
+
+def test_saeuron_names_the_modules_that_there_are(xl):
+    with pytest.raises(
+        InvalidInput, match=r"unknown module 'up_blocks.1.attentions.1'.*up_blocks.0.attentions.1"
+    ):
+        SAeUron().apply(xl, [DOG], seed=0)
+
+
 @pytest.mark.parametrize(
     ("technique", "group"),
     [
@@ -74,6 +100,9 @@ def test_a_saved_one_is_found_again(xl, tmp_path):
         (UCE(), "esd-x-strict"),
         (ESD(iterations=2, lr=1e-2, sampling_steps=2, train_method="esd-x-strict"), "esd-x-strict"),
         (SLD(**SLD.presets["max"]), None),
+        (TraSCE(sigma=4.0), None),
+        (RECE(), "esd-x-strict"),
+        (CA(captions=("a {}",), lr=1e-2, images=2, **QUICK), "esd-x-strict"),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -140,6 +140,34 @@ def show_card(
     tables.print_card(name, inspect.cleandoc(module.__doc__ or ""), cls)
 
 
+def draft_graph(
+    concept: Annotated[str, typer.Argument(help="What is to be forgotten.")],
+    model: Annotated[
+        str, typer.Option(help="Whose world knows the concept: pocket, or a Stable Diffusion.")
+    ] = "pocket",
+    adjacent: Annotated[
+        str | None, typer.Option(help="What is near it and kept, separated by commas.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; by default the graph is printed.")] = None,
+) -> None:
+    """Draft the concept graph that CoGFD trains on, as JSON to be read and edited."""
+    import json
+
+    from unlearn_bench import tables
+    from unlearn_bench.sd.config import ConceptConfig
+    from unlearn_bench.sd.worlds import world_of
+    from unlearn_core import atomic
+    from unlearn_techniques.concept_graph import draft_graph as draft
+
+    near = {"adjacent": [word.strip() for word in adjacent.split(",")]} if adjacent else {}
+    graph = draft(world_of(model).concept(ConceptConfig(name=concept, **near)))
+    if out is None:
+        tables.print_json(graph)
+        return
+    atomic.write_text(out, json.dumps(graph, indent=1, ensure_ascii=False) + "\n")
+    tables.say(f"graph: {out}; use it with --technique cogfd --set graph={out}")
+
+
 def score_folder(
     folder: Annotated[
         Path, typer.Argument(help="Images: an imagefolder with metadata.jsonl, or plain files.")
@@ -257,6 +285,7 @@ COMMANDS = {
     "run": run_config,
     "score": score_folder,
     "show": show_card,
+    "graph": draft_graph,
     "validate": validate_config,
     "schema": print_schema,
 }

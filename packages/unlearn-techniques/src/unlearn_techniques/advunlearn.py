@@ -165,6 +165,7 @@ class AdvUnlearn:
             InvalidInput: nothing to train or to retain, or vectors that do not fit into a prompt.
             UnlearnError: the loss is not finite.
         """
+        model.refuse_xl("AdvUnlearn")
         names = text_parameters(model.text_encoder, self.component, self.layers)
         words = [word for c in concepts for word in (c.names if self.phrases else (c.name,))]
         prompts = [template.format(word) for word in words for template in self.templates]

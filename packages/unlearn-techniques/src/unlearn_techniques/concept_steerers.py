@@ -113,6 +113,7 @@ class ConceptSteerers:
             InvalidInput: no such layer, or an autoencoder of another width.
             Unavailable: the autoencoder is not where it should be.
         """
+        model.refuse_xl("Concept Steerers")
         layers = text_layers(model.text_encoder)
         layer = 3 * len(layers) // 4 if self.layer is None else self.layer
         if not 0 <= layer < len(layers):

@@ -150,6 +150,7 @@ class MACE:
             InvalidInput: a concept without anchor, or a template longer than the model reads.
             UnlearnError: the loss is not finite.
         """
+        model.refuse_xl("MACE")
         self.check(concepts)
         bare = dataclasses.replace(model, conditions=(), guidances=(), activations=())
         erased = [(word, c) for c in concepts for word in (c.names if self.phrases else (c.name,))]

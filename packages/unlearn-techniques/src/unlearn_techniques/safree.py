@@ -112,6 +112,7 @@ class SAFREE:
         Warns:
             UnlearnWarning: the negative prompt is longer than the model reads.
         """
+        model.refuse_xl("SAFREE")
         words = dict.fromkeys(self._phrases(concepts))
         phrases = tuple(template.format(word) for template in self.templates for word in words)
         before = [hook.negative for hook in model.conditions if isinstance(hook, Filter) and hook.negative]

@@ -143,6 +143,13 @@ class StableDiffusion:
             parts[name] = copy.deepcopy(part).to(device=device, dtype=dtype) if changes else part
         return dataclasses.replace(self, **parts)
 
+    def refuse_xl(self, technique: str) -> None:
+        """Check that a technique that reads one text encoder is not given a model with two.
+
+        Raises:
+            InvalidInput: the model is Stable Diffusion XL.
+        """
+
     @property
     def device(self) -> torch.device:
         """Where the model is."""

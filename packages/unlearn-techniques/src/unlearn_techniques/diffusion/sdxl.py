@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unlearn_core.errors import InvalidInput
 from unlearn_techniques.diffusion.model import StableDiffusion
 from unlearn_techniques.diffusion.steps import Step, hooked
 
@@ -50,6 +51,17 @@ class StableDiffusionXL(StableDiffusion):
             **{name: getattr(self, name) for name in names},
             force_zeros_for_empty_prompt=self.zero_empty,
             add_watermarker=False,
+        )
+
+    def refuse_xl(self, technique: str) -> None:
+        """Raise: this is one.
+
+        Raises:
+            InvalidInput: always.
+        """
+        raise InvalidInput(
+            f"{technique} reads the one text encoder of Stable Diffusion 1.x and 2.x, and {self.source} is XL, which "
+            "has two; uce, esd, ca, ssd, rece, fade, cogfd, sld and trasce work on it"
         )
 
     def encode(self, texts: Sequence[str]) -> Tensor:
