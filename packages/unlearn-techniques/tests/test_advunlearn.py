@@ -1,5 +1,6 @@
 """AdvUnlearn: its two losses, the attack in its public and its corrected form, and the official numbers."""
 
+import dataclasses
 import itertools
 from types import SimpleNamespace
 
@@ -15,7 +16,9 @@ from unlearn_techniques import advunlearn
 from unlearn_techniques.advunlearn import AdvUnlearn, attacked
 from unlearn_techniques.conformance import check_technique
 from unlearn_techniques.diffusion.everyday import EVERYDAY
+from unlearn_techniques.diffusion.scenes import Scene
 from unlearn_techniques.diffusion.text_layers import text_parameters
+from unlearn_techniques.diffusion.weights import with_weights
 from unlearn_techniques.esd import esd_loss
 
 QUICK = {
@@ -304,3 +307,93 @@ def test_settings_that_make_no_sense(bad):
 def test_too_many_vectors(tiny, dog):
     with pytest.raises(InvalidInput, match="20 vectors from position 1 on do not fit"):
         AdvUnlearn(k=20, **QUICK).apply(tiny, [dog], seed=0)
+
+
+# ---- the official code -----------------------------------------------------------------------------------------
+
+
+def filled(module, seed):
+    """Return a module with all weights from numpy's frozen RandomState, as in test_esd."""
+    numbers, values = np.random.RandomState(seed), {}
+    for name, p in sorted(module.named_parameters()):
+        draw = numbers.randn(*p.shape)
+        if p.ndim == 1:
+            draw = 0.1 * draw + ("norm" in name and name.endswith("weight"))
+        else:
+            draw = draw / np.prod(p.shape[1:]) ** 0.5
+        values[name] = torch.from_numpy(draw).float()
+    return with_weights(module, values)
+
+
+@pytest.fixture(scope="module")
+def pair(tiny):
+    """A teacher and a student with another text encoder."""
+    teacher = dataclasses.replace(tiny, unet=filled(tiny.unet, 0), text_encoder=filled(tiny.text_encoder, 1))
+    return teacher, dataclasses.replace(teacher, text_encoder=filled(tiny.text_encoder, 2))
+
+
+class Given:
+    """Scenes at given latents and timesteps, one after the other."""
+
+    X = tuple(torch.from_numpy(np.random.RandomState(100 + i).randn(1, 4, 8, 8)).float() for i in range(5))
+    T = (801, 601, 401, 201, 1)
+
+    def __init__(self, teacher):
+        self.teacher, self.points = teacher, zip(self.X, self.T, strict=True)
+
+    def of(self, text, n, generator):
+        x, t = next(self.points)
+        return Scene(model=self.teacher, texts=(text,), x=x, t=torch.tensor(t))
+
+
+# Where `soft_prompt_attack` (train-scripts/utils/attack_util.py of OPTML-Group/AdvUnlearn at 9d23124) takes the vectors
+# in five steps of 1e-2, run once on this pair at these latents and timesteps, its lengths 77 and 768 put to 16 and 32:
+# entries 0, 7 and -1 of the flat move, its sum of squares, and the sum of entry times place. Prompt and vectors were
+# equal to ours to the last bit in every case.
+BEGIN = torch.from_numpy(np.random.RandomState(7).randn(1, 16, 32)).float()[:, 1:3]
+OFFICIAL = [
+    ("a dog", 1, "prefix_k", "pgd", (-0.035434, 0.040041, 0.038511, 0.039597, 0.271816)),
+    ("a dog", 2, "prefix_k", "fast_at", (0.04, -0.04, 0.04, 0.1024, 7.039993)),
+    (
+        "xy dog",
+        1,
+        "prefix_k",
+        "pgd",
+        (-0.039025, 0.039758, 0.03996, 0.0447, 1.003296),
+    ),  # two words, three tokens
+    ("a dog", 2, "replace_k", "pgd", (-0.012791, 0.039626, -0.035135, 0.077481, -4.350187)),
+    ("a dog", 2, "add", "pgd", (-0.019054, 0.03954, -0.036311, 0.072201, -2.433485)),
+]
+
+
+@pytest.mark.parametrize(("text", "k", "place", "method", "recorded"), OFFICIAL)
+def test_the_vectors_of_the_official_attack(pair, text, k, place, method, recorded):
+    """It neither clears its gradients nor returns its last step: four steps of 1e-2 are seen."""
+    teacher, student = pair
+    technique = AdvUnlearn(
+        k=k, place=place, attack=method, attack_steps=5, attack_lr=1e-2, init="latest",
+        **AdvUnlearn.presets["official"],
+    )  # fmt: skip
+    begin = BEGIN[:, :k]
+    end = technique._attack(student, text, Given(teacher), torch.Generator(), begin)
+    moved = (end - begin).double().flatten()
+    places = torch.arange(len(moved)).double()
+    found = [*moved[[0, 7, -1]].tolist(), moved.square().sum().item(), (moved * places).sum().item()]
+    np.testing.assert_allclose(found, recorded, atol=1e-3, rtol=1e-3)
+
+
+def test_the_loss_of_the_official_code(pair):
+    """`get_train_loss_retain` of train-scripts/utils/get_loss.py there, weight 0.3, at t 601: 0.2749272286891937."""
+    teacher, student = pair
+    technique = AdvUnlearn(
+        attack_steps=5, attack_lr=1e-2, init="latest", retain_weight=0.3, **AdvUnlearn.presets["official"]
+    )
+    vectors = technique._attack(student, "a dog", Given(teacher), torch.Generator(), BEGIN[:, :1])
+    t, texts = torch.tensor(601), ("a cat", "a car", "art")
+    one = Scene(model=teacher, texts=("a dog",), x=Given.X[0], t=t)
+    kept = Scene(model=teacher, texts=texts, x=torch.cat(Given.X[1:4]), t=t)
+    with torch.no_grad():
+        seen = one.noise(student, technique._soft(student, "a dog").encode(student, vectors))
+        unlearn = esd_loss(seen, one.prompted, one.empty, one.empty, technique.eta)
+        total = unlearn + technique.retain_weight * advunlearn.retain_loss(student, kept)
+    assert total.item() == pytest.approx(0.2749272286891937, rel=1e-4)

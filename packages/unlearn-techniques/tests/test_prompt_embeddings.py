@@ -10,6 +10,7 @@ from unlearn_techniques.diffusion.prompt_embeddings import (
     SoftPrompt,
     encode_embeddings,
     prompt_length,
+    soft_prompt,
     token_embeddings,
     with_slots,
 )
@@ -108,9 +109,11 @@ def test_a_soft_prompt_of_words_is_the_prompt_of_these_words(tiny):
     """Vectors of "blue" before "dog" are "blue dog"; added vectors of zero are the prompt itself."""
     blue = tiny.tokenizer("blue", add_special_tokens=False).input_ids
     vectors = token_embeddings(tiny, torch.tensor([blue]))
-    prompt = SoftPrompt(ids=with_slots(tiny, tiny.tokens(["dog"]), k=1, at=1), at=1, k=1)
-    assert torch.equal(prompt.encode(tiny, vectors), tiny.encode(["blue dog"]))
-    added = SoftPrompt(ids=tiny.tokens(["a dog"]), at=1, k=2, added=True)
+    for place, text in [("prefix_k", "blue dog"), ("suffix_k", "dog blue"), ("replace_k", "blue")]:
+        prompt = soft_prompt(tiny, "dog", place=place, k=1)
+        assert torch.equal(prompt.encode(tiny, vectors), tiny.encode([text]))
+    added = soft_prompt(tiny, "a dog", place="add", k=1)
+    assert (added.at, added.k) == (1, 2)
     assert torch.equal(added.encode(tiny, torch.zeros(1, 2, 32)), tiny.encode(["a dog"]))
     assert not torch.equal(added.encode(tiny, torch.ones(1, 2, 32)), tiny.encode(["a dog"]))
 

@@ -226,7 +226,7 @@ def test_the_module_of_sd_v14(dog):
 
     with torch.device("meta"):
         unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8, sample_size=64)
-    for settings in SAeUron.presets.values():
+    for settings in (s for name, s in SAeUron.presets.items() if not name.startswith("pocket")):
         module = unet.get_submodule(build(SAeUron, settings).module)
         assert (type(module).__name__, module.in_channels) == ("Transformer2DModel", 1280)
 

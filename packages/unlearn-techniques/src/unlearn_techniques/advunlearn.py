@@ -27,7 +27,8 @@ Reference code:
     https://github.com/OPTML-Group/AdvUnlearn (CC BY 4.0), head 9d23124, read, not copied.
 Cost:
     In predictions of one picture: 1590 for an attack, 53 for the loss and 260 for the retained prompts, 1.5 million in
-    all, most of a day on one GPU for SD v1.4. With pool=500 and attack_steps=5, minutes to an hour.
+    all, an estimated half a day to a day on one GPU for SD v1.4; with the preset "budget" about a tenth of it. One
+    UNet and two text encoders in memory, and Adam on the layers.
 """
 
 import re
@@ -45,7 +46,7 @@ from unlearn_core.seeds import derive
 from unlearn_techniques.diffusion.everyday import EVERYDAY
 from unlearn_techniques.diffusion.finetune import Adam, finetune
 from unlearn_techniques.diffusion.model import StableDiffusion
-from unlearn_techniques.diffusion.prompt_embeddings import SoftPrompt, prompt_length, with_slots
+from unlearn_techniques.diffusion.prompt_embeddings import Place, SoftPrompt, soft_prompt
 from unlearn_techniques.diffusion.sampling import Sampler
 from unlearn_techniques.diffusion.scenes import Scene, Scenes
 from unlearn_techniques.diffusion.text_layers import text_parameters
@@ -92,7 +93,7 @@ class AdvUnlearn:
     attack_steps: int = 30
     attack_lr: float = 1e-3
     attack_every: int = 1
-    place: Literal["prefix_k", "replace_k", "add"] = "prefix_k"
+    place: Place = "prefix_k"
     """Vectors before the prompt, in its place, or added to those of its tokens."""
     k: int = 1
     """How many vectors; "add" has one for each token."""
@@ -242,14 +243,7 @@ class AdvUnlearn:
         )  # fmt: skip
 
     def _soft(self, model: StableDiffusion, text: str) -> SoftPrompt:
-        """Return the prompt with places for the attack's vectors."""
-        ids = model.tokens(["" if self.place == "replace_k" else text])
-        if self.split == "words" and self.place == "prefix_k":  # loses the k tokens behind the first so many
-            behind, end = 1 + len(text.split()), ids.new_full((1, self.k), model.tokenizer.eos_token_id)
-            ids = torch.cat([ids[:, :behind], ids[:, behind + self.k :], end], dim=1)
-        if self.place == "add":
-            return SoftPrompt(ids=ids, at=1, k=prompt_length(model, text), added=True)
-        return SoftPrompt(ids=with_slots(model, ids, k=self.k, at=1), at=1, k=self.k)
+        return soft_prompt(model, text, place=self.place, k=self.k, by_words=self.split == "words")
 
 
 def attacked(

@@ -43,6 +43,7 @@ from unlearn_techniques.diffusion.activations import changed_layer, text_activat
 from unlearn_techniques.diffusion.everyday import EVERYDAY
 from unlearn_techniques.diffusion.fingerprints import tensor_bytes, weights_fingerprint
 from unlearn_techniques.diffusion.model import StableDiffusion
+from unlearn_techniques.diffusion.pocket_captions import STYLED, THINGS
 from unlearn_techniques.diffusion.sae import Recipe, trained
 from unlearn_techniques.diffusion.sae_files import cached, load
 from unlearn_techniques.diffusion.steps import Step
@@ -86,7 +87,11 @@ class ConceptSteerers:
         "unsafe": {"text": NUDITY, "lamb": -0.5},
         "violence": {"text": "violence, blood", "lamb": -0.7},
         "official": {"target": "official", "rows": 400_000_000},
-    }
+        "pocket": {
+            "lamb": -0.25, "layer": 3, "k": 16, "rows": 400_000, "batch": 1024, "lr": 1e-3,
+            "templates": ("a {}", "a {}, sketch style", "a {}, blue background"), "captions": (*THINGS, *STYLED),
+        },
+    }  # fmt: skip
 
     def __post_init__(self) -> None:
         self._recipe  # noqa: B018  # checks its own settings

@@ -74,7 +74,18 @@ class FADE:
     sampling_steps: int = 30
     sampling_guidance: float = 7.5
 
-    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "pocket": {
+            "preserve": (
+                *("cat", "wolf", "fox", "bear", "lion", "tiger", "panda", "rabbit", "mouse", "frog", "pig", "cow"),
+                *("monkey", "apple", "lemon", "banana", "pear", "grapes", "strawberry", "car", "bus", "rocket"),
+                *("house", "heart", "star", "sun", "moon", "rose"),
+            ),
+            "templates": ("a {}", "a {}, blue background", "a {}, sketch style"), "phrases": True, "images": 6,
+            "sampling_steps": 15, "sampling_guidance": 4.0, "batch": 2, "iterations": 100, "lr": 2e-3,
+            "adjacency": 10.0, "delta": 0.01,
+        },
+    }  # fmt: skip
 
     def __post_init__(self) -> None:
         counts = (self.neighbours, self.rank, self.iterations, self.batch, self.images, self.sampling_steps)

@@ -48,6 +48,7 @@ from unlearn_techniques.diffusion.activations import drawn_activations
 from unlearn_techniques.diffusion.everyday import EVERYDAY
 from unlearn_techniques.diffusion.fingerprints import tensor_bytes
 from unlearn_techniques.diffusion.model import StableDiffusion
+from unlearn_techniques.diffusion.pocket_captions import STYLED, THINGS
 from unlearn_techniques.diffusion.sae import Recipe, SparseAutoencoder, trained
 from unlearn_techniques.diffusion.sae_files import cached, kept_at, load
 from unlearn_techniques.diffusion.sampling import Sampler
@@ -59,12 +60,6 @@ _POCKET: dict[str, Any] = {
     "rows": 300_000, "batch": 1024, "lr": 1e-3, "dead_after": 50_000, "sampling_steps": 25, "sampling_guidance": 4.0,
     "every": 1,
 }  # fmt: skip
-_THINGS = (
-    "dog", "cat", "fox", "wolf", "lion", "tiger", "bear", "panda", "koala", "rabbit", "mouse", "frog", "pig", "cow",
-    "monkey", "penguin", "lemon", "banana", "pear", "watermelon", "car", "bus", "sailboat", "rocket", "pistol", "bomb",
-    "knife", "sword", "house", "heart", "skull", "sun", "moon", "star", "fire", "rose",
-)  # fmt: skip
-_STYLES = ("pixel", "sketch", "blueprint", "halftone", "neon", "sepia", "watercolor")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,12 +104,12 @@ class SAeUron:
         "pocket": {
             **_POCKET,
             "templates": ("a {}", "a {}, sketch style", "a {}, blue background"),
-            "captions": tuple(f"a {thing}" for thing in _THINGS),
+            "captions": THINGS,
         },
         "pocket-style": {
             **_POCKET,
             "templates": ("a dog, {} style", "a car, {} style", "a pear, {} style", "a house, {} style"),
-            "captions": tuple(f"a {thing}, {style} style" for thing in _THINGS[::6] for style in _STYLES),
+            "captions": STYLED,
         },
     }  # fmt: skip
 

@@ -16,6 +16,9 @@ Defaults:
     `rule="eval_learn"` is that benchmark's other formula, without selection: ``theta' = max(0, 1 - d (1 - r)) theta``,
     ``r = F_r / (F_r + alpha F_f)``, F_r over the retained prompts, alpha 0.1, d 1. A larger alpha is weaker in the one
     and stronger in the other.
+    "pocket" and "pocket-style" were chosen on pocket-sd's dog, weapon and sketch style: of 20 pictures 19 dogs and 16
+    weapons are gone, of 16 sketches 14, and 17, 18 and all of the neighbours stay. They select 5 to 7 % of the weights
+    (alpha 10 selects 0.1 % and erases nothing there). Many different prompts matter more than many samples.
 Deviations:
     Each sample's gradient is squared, as in the paper; `batch` squares the mean of several, as the official code does
     with 64 ("official"). All prompts share their eps and t. 0/0 in r, NaN in eval-learn, is 1.

@@ -148,9 +148,7 @@ class Steer:
             (negative,) = seen.extra
             if self.gradient:
                 where.latents = where.latents - self.move(seen, negative)
-            if (
-                self.modified_negative_prompt
-            ):  # eps_p - eps_n of eps_p - eps_0 and what other guidances made of it
+            if self.modified_negative_prompt:  # with w 1, eps_p - eps_0 becomes eps_p - eps_n
                 direction = direction - self.negative_scale * (negative - seen.empty)
             return direction
 
@@ -162,9 +160,8 @@ class Steer:
         rounding = 10 * torch.finfo(negative.dtype).eps * _size(seen.prompt)
         with torch.enable_grad():
             gap = _rows(seen.prompt - negative)
-            gap = torch.where(
-                (_size(gap) > rounding)[:, None], gap, 1.0
-            )  # a norm at 0 has no second derivative
+            # In the place of rounding a constant, as a norm has no second derivative at 0.
+            gap = torch.where((_size(gap) > rounding)[:, None], gap, 1.0)
             n = torch.linalg.vector_norm(gap, dim=1)
             (slope,) = torch.autograd.grad(n.sum(), seen.x, create_graph=differentiated, retain_graph=True)
         # dloss/dx = g / sigma exp(-n / sigma) dn/dx; the factor would underflow in half precision on the way.

@@ -2,19 +2,22 @@
 
 AdvUnlearn is trained against such prompts, and white-box attacks look for them:
 
-    prompt = SoftPrompt(ids=with_slots(model, model.tokens(["a dog"]), k=1, at=1), at=1, k=1)
+    prompt = soft_prompt(model, "a dog", place="prefix_k", k=1)
     vectors = prompt.random_words(model, generator).requires_grad_()
     noise = model.noise(x, t, model.trajectory(embeddings=prompt.encode(model, vectors)))
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from unlearn_core.errors import InvalidInput
 from unlearn_techniques.diffusion.model import StableDiffusion
+
+Place = Literal["prefix_k", "suffix_k", "replace_k", "add"]
+"""Where vectors are: before a prompt, behind it, in its place, or added to those of its tokens."""
 
 
 def token_embeddings(model: StableDiffusion, ids: Tensor) -> Tensor:
@@ -105,6 +108,33 @@ class SoftPrompt:
         """Return the vectors (1, k, width) float32 of k words of the vocabulary, drawn by a CPU generator."""
         ids = torch.randint(len(_table(model).weight), (1, self.k), generator=generator)
         return token_embeddings(model, ids.to(model.device)).detach().float()
+
+
+def soft_prompt(
+    model: StableDiffusion, text: str, *, place: Place, k: int, by_words: bool = False
+) -> SoftPrompt:
+    """Return a text with places for k vectors, or for one to each of its tokens where they are added.
+
+    Args:
+        model: whose text encoder reads.
+        text: the prompt.
+        place: where they are.
+        k: how many.
+        by_words: as in AdvUnlearn's public code, which takes a prompt for as many tokens as it has words and makes room
+            right behind them: of a prompt with longer words k tokens are lost.
+
+    Raises:
+        InvalidInput: the vectors do not fit.
+    """
+    length = prompt_length(model, text)
+    ids = model.tokens(["" if place == "replace_k" else text])
+    if place == "add":
+        return SoftPrompt(ids=ids, at=1, k=length, added=True)
+    if by_words and place == "prefix_k":
+        behind, end = 1 + len(text.split()), ids.new_full((1, k), model.tokenizer.eos_token_id)
+        ids = torch.cat([ids[:, :behind], ids[:, behind + k :], end], dim=1)
+    at = 1 + length if place == "suffix_k" else 1
+    return SoftPrompt(ids=with_slots(model, ids, k=k, at=at), at=at, k=k)
 
 
 def _table(model: StableDiffusion) -> Any:
