@@ -514,7 +514,7 @@ EXAMPLES = {
                "freeu_b2": 1.0, "freeu_s1": 0.9, "freeu_s2": 0.2, "re_attn_timestep_range": [-1, 1001]},
     "sld": {"preset": "max"},
     "ssd": {"alpha": 0.1, "dampening_coeff": 0.3, "num_fisher_samples": 50, "forget_prompts": ["nudity"],
-            "retain_prompts": ["a person", "a landscape"]},
+            "retain_prompts": ["", "a person", "a landscape"]},
     "trasce": {"discriminator_guidance_scale": 5.0, "guidance_loss_scale": 15.0, "sigma": 1.0},
     "uce": {"preset": "nudity"},
 }  # fmt: skip
@@ -566,6 +566,8 @@ def test_what_its_examples_state_is_understood(name, concept, detector):
         assert built.lamb == -1.0
     if name == "cogfd":
         assert built.graph is not None
+    if name == "ssd":
+        assert (technique.preset, built.retain_prompts[0]) == ("eval-learn", "")
     if name == "advunlearn":
         assert (built.iterations, built.warmup) == (5, 1)
 

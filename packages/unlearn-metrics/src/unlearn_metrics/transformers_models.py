@@ -3,7 +3,9 @@
 transformers draws weights at random where a file lacks them, and only warns.
 """
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 from unlearn_core.errors import InvalidInput, Unavailable
@@ -43,7 +45,8 @@ def load(model: str, what: str, cls: str, processor: str, device: str) -> tuple[
 
     where = device_of(device)
     try:
-        net, info = getattr(transformers, cls).from_pretrained(model, output_loading_info=True)
+        with _quietly():
+            net, info = getattr(transformers, cls).from_pretrained(model, output_loading_info=True)
         prepare = getattr(transformers, processor).from_pretrained(model)
     except Exception as error:
         raise _unavailable(model, what, error) from error
@@ -52,6 +55,20 @@ def load(model: str, what: str, cls: str, processor: str, device: str) -> tuple[
     if missing:
         raise InvalidInput(f"{model!r} is no trained {what}: it lacks {', '.join(missing[:4])}")
     return net.eval().requires_grad_(False).to(where), prepare
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Hide the bar that transformers shows while it reads weights: the commands show their own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _unavailable(model: str, what: str, error: Exception) -> Unavailable:

@@ -53,6 +53,7 @@ def translate(mapping: Mapping[str, Any], place: str) -> dict[str, Any]:
             "technique": technique,
             "metrics": [_metric(metric, reading) for metric in metrics],
         }
+        _share_labels(reading.config["metrics"])
         _agree(reading)
     except InvalidInput as error:
         raise InvalidInput(f"{place}: {error}") from None
@@ -159,7 +160,7 @@ def _technique(value: Any, reading: _Reading) -> dict[str, Any]:
         if "phrases" in own:  # whose threshold is not calibrated, says eval-learn
             own.setdefault("svf", "off")
     elif name == "ssd":
-        own["rule"] = "eval_learn"
+        plug["preset"] = "eval-learn"
     elif name == "cogfd":
         _cogfd(own, names)
     if len(names) > 1:
@@ -220,6 +221,14 @@ def _metric(value: Any, reading: _Reading) -> dict[str, Any]:
 def _err(own: dict[str, Any]) -> dict[str, Any]:
     model = own.pop("model", None)
     return {**own, **({"classifier_settings": {"model": model}} if model else {})}
+
+
+def _share_labels(metrics: list[dict[str, Any]]) -> None:
+    """Let err choose among the labels of ua_ira: it rates the same retained rows, which have one label here."""
+    plugs = {metric["name"]: metric["config"] for metric in metrics}
+    labels = plugs.get("ua_ira", {}).get("classifier_settings", {}).get("labels")
+    if labels and "err" in plugs:
+        plugs["err"].setdefault("classifier_settings", {})["labels"] = labels
 
 
 def _asr(name: str, own: dict[str, Any], reading: _Reading) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from unlearn_bench.sd.eval_learn_values import (
     dtype,
     negative,
     number,
+    prompts,
     switch,
     text,
     words,
@@ -74,7 +75,7 @@ TECHNIQUES: dict[str, dict[str, Key]] = {
     "mace": {"erase_from": Key("own.anchor", text), "lambda_cfr": Key("own.lamb", number)},
     "ssd": {
         "forget_prompts": Key("own.forget_prompts", words),
-        "retain_prompts": Key("own.retain_prompts", words),
+        "retain_prompts": Key("own.retain_prompts", prompts),
         "alpha": Key("own.alpha", number),
         "dampening_coeff": Key("own.dampening", number),
         "num_fisher_samples": Key("own.samples", count),

@@ -50,6 +50,13 @@ def words(value: Any) -> list[str]:
     return [text(word) for word in value] if isinstance(value, list) and value else [text(value)]
 
 
+def prompts(value: Any) -> list[str]:
+    """Return a list of texts, where "" is the prompt of nothing."""
+    if not isinstance(value, list) or not value or not all(isinstance(prompt, str) for prompt in value):
+        raise InvalidInput(f"this is a list of texts, got {reprlib.repr(value)}")
+    return value
+
+
 def choice(options: Mapping[str, Any]) -> Callable[[Any], Any]:
     """Return a function that gives the option of a name, in whatever case."""
 
