@@ -35,13 +35,13 @@ from unlearn_techniques.uce import UCE
 DOG = Concept(name="dog", anchor="cat", adjacent=("wolf", "car", "photo", "art"))
 
 
-def sd14(device: str = "cpu", dtype: torch.dtype = torch.float32) -> StableDiffusion:
+def sd14(device: str = "cpu", dtype: torch.dtype = torch.float32, *, pixels: int = 512) -> StableDiffusion:
     """Return SD v1.4 with random weights: its UNet, VAE and text encoder, and 77 tokens of a small vocabulary."""
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
     with torch.device("meta"):
-        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+        unet = UNet2DConditionModel(sample_size=pixels // 8, cross_attention_dim=768, attention_head_dim=8)
         vae = AutoencoderKL(
             block_out_channels=(128, 256, 512, 512), down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=2, latent_channels=4,

@@ -13,6 +13,7 @@ from unlearn_core import registry
 from unlearn_core.errors import InvalidInput
 from unlearn_core.prompts import Prompt
 from unlearn_core.samples import SampleSet
+from unlearn_metrics import verdict_cache
 
 settings.register_profile(
     "metrics",
@@ -34,6 +35,12 @@ def cache(tmp_path_factory):
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("UNLEARN_BENCH_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def own_verdicts(tmp_path, monkeypatch):
+    """Give each test verdicts of its own: judges of tests share names and answer differently."""
+    monkeypatch.setattr(verdict_cache, "cache_folder", lambda: tmp_path / "verdicts")
 
 
 @pytest.fixture(scope="session")

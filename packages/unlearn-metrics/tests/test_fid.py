@@ -20,6 +20,7 @@ from unlearn_metrics import mmd
 from unlearn_metrics.cmmd import CMMD, gaussian
 from unlearn_metrics.extractors.clip import ClipImages
 from unlearn_metrics.fid import FID, frechet
+from unlearn_metrics.images import read
 from unlearn_metrics.kid import KID, cubic
 from unlearn_metrics.references import moments
 
@@ -93,6 +94,32 @@ def test_fid_equals_torch_fidelity(two_sets, tiny, fidelity):
     assert (ours.metric, ours.direction, ours.n_scored, ours.n_unscored) == ("fid", "down", 40, 0)
     assert ours.parts == {f"images of the reference {two_sets[1].folder}": 50}
     assert ours.interval.low < ours.value < ours.interval.high
+
+
+@few
+@pytest.mark.filterwarnings("ignore:The `disp` argument:DeprecationWarning")
+def test_fid_equals_pytorch_fid_and_torchmetrics(two_sets, tiny, tiny_clip):
+    from pytorch_fid.fid_score import calculate_frechet_distance
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    ours = FID(**tiny).measure(*two_sets).value
+    found = [ClipImages(model=tiny_clip, device="cpu").features([read(s) for s in one]) for one in two_sets]
+    wide = [rows.astype(np.float64) for rows in found]
+    statistics = [part for rows in wide for part in (rows.mean(0), np.cov(rows, rowvar=False))]
+    assert ours == pytest.approx(calculate_frechet_distance(*statistics), rel=1e-6)
+
+    class Given(torch.nn.Module):
+        """Takes features for images."""
+
+        num_features = found[0].shape[1]
+
+        def forward(self, rows):
+            return rows
+
+    theirs = FrechetInceptionDistance(feature=Given()).set_dtype(torch.float64)
+    for rows, real in zip(wide, (False, True), strict=True):
+        theirs.update(torch.from_numpy(rows), real=real)
+    assert ours == pytest.approx(theirs.compute().item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("size", [10, 40])

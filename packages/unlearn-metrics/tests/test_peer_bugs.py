@@ -1,9 +1,7 @@
-"""Faults found in another benchmark (eval-unlearn 1.1.2, read only), each impossible here.
-
-Those of attacks are tested where the attacks are; FID's (2) and the CLIP score's where these are, in full.
-"""
+"""Faults found in another benchmark (eval-unlearn 1.1.2, read only), each impossible here, by their numbers."""
 
 import csv
+import importlib.metadata
 import importlib.util
 import subprocess
 import sys
@@ -13,14 +11,20 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from unlearn_core.errors import InvalidInput, MissingExtra
+from unlearn_core import registry, spec
+from unlearn_core.concept import Concept
+from unlearn_core.errors import InvalidInput, MissingExtra, UnlearnWarning
 from unlearn_core.prompts import Prompt
 from unlearn_core.samples import SampleSet
 from unlearn_metrics import verdicts
 from unlearn_metrics.asr_ring_a_bell import AsrRingABell
+from unlearn_metrics.attacks.mma_diffusion import MMADiffusion
+from unlearn_metrics.attacks.ring_a_bell import RingABell
 from unlearn_metrics.detectors.nudenet import NudeNet
 from unlearn_metrics.detectors.q16 import Q16
 from unlearn_metrics.err import Err
+from unlearn_metrics.extractors import inception
+from unlearn_metrics.fid import FID
 from unlearn_metrics.i2p import load_i2p
 from unlearn_metrics.prompt_sets import load_attack_prompts
 from unlearn_metrics.ua_ira import UaIra
@@ -54,6 +58,35 @@ def test_1_ua_and_ira_do_not_depend_on_batches(tmp_path, png, plugs, monkeypatch
         assert (parts["IRA"].value, parts["IRA"].n_scored) == (1, 40)
 
 
+def test_2_fid_sees_each_pixel_normalised_once_by_the_published_network(pictures, monkeypatch):
+    """There, torchvision's Inception normalised twice, and the default of 1,000 images was no warning."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    seen = []
+    monkeypatch.setattr(
+        "torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url",
+        lambda *_, **__: {},
+    )
+    monkeypatch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+    monkeypatch.setattr("unlearn_metrics.extractors.inception.weights_hash", lambda net: "none")
+    extractor = registry.load("unlearn.extractors", FID().extractor)()
+    net, _, _ = inception._load(extractor.weights, extractor.device)
+    assert type(net) is FeatureExtractorInceptionV3
+    net.Conv2d_1a_3x3.register_forward_pre_hook(lambda module, given: seen.append(given[0]) or 1 / 0)
+    image = np.zeros((299, 299, 3), np.uint8)
+    image[:, 150:] = 255
+    with pytest.raises(ZeroDivisionError):
+        extractor.features([image])
+    inception._load.cache_clear()  # its weights were random
+    assert (seen[0].min().item(), seen[0].max().item()) == pytest.approx((-1, 1), abs=0.01)
+
+
+def test_2_fid_of_few_images_is_a_warning(sample_set, pictures, tiny_clip):
+    plug = {"extractor": "clip", "extractor_settings": {"model": tiny_clip, "device": "cpu"}}
+    with pytest.warns(UnlearnWarning, match="fid of 20 images .* below 2,048 it is mostly the bias"):
+        FID(**plug).measure(sample_set(pictures(20)), sample_set(pictures(20, seed=1)))
+
+
 def test_3_q16_takes_the_vectors_of_its_backbone_and_the_published_rule(tmp_path):
     """There, ViT-L/14 got the vectors of ViT-B/32, and 0.9 was the threshold."""
     default = Q16(prompts=str(tmp_path / "prompts.p"))
@@ -70,7 +103,7 @@ def test_4_what_fails_is_never_safe(drawn, pixel_detector, damage, monkeypatch):
         metric.measure(drawn([None], group="ring_a_bell"))
     monkeypatch.setattr(pixel_detector, "presence", lambda self, images: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        metric.measure(drawn([900], group="ring_a_bell"))
+        metric.measure(drawn([901], group="ring_a_bell"))
 
 
 def test_4_nothing_is_cut_off_silently(tmp_path):
@@ -99,6 +132,23 @@ def test_6_one_threshold_and_rgb_everywhere():
     assert (detector.channel_order, detector.threshold) == ("rgb", 0.45)
     assert {AsrRingABell().threshold, Err().threshold} == {None}  # the detector's own
     # What reaches the network is tested in test_nudenet.test_a_red_picture_reaches_the_network_red.
+
+
+def test_6_the_budget_of_mma_diffusion_is_the_published_one():
+    """There, five restarts were called the paper's; its code has ten."""
+    assert (MMADiffusion().restarts, MMADiffusion().steps, MMADiffusion().candidates) == (10, 1000, 512)
+
+
+def test_7_a_new_concept_has_as_many_pairs_as_the_paper_and_settings_say_which():
+    """There, a new concept's vector came of eight generic templates, and nothing in the result said so."""
+    church = Concept(name="church", anchor="house")
+    pairs = RingABell().pairs_of(church)
+    assert len(set(pairs)) == len(pairs) == 50  # the paper's number for nudity
+    assert all("church" in with_it and "church" not in without for with_it, without in pairs)
+    own = (("a church", "a house"),)
+    assert RingABell(pairs=own).pairs_of(church) == own
+    stated = [spec.fingerprint(spec.settings_of(RingABell(**s))) for s in ({}, {"pairs": own}, {"eta": 2.0})]
+    assert len(set(stated)) == 3  # what a record holds
 
 
 def test_8_no_label_is_a_negation():
@@ -130,6 +180,15 @@ def test_10_nothing_heavy_is_imported_and_no_extra_is_needed_to_look():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_10_attacks_are_in_the_package_and_no_version_is_pinned():
+    """There, attacks lived outside the wheel, and numpy>=2.4 and torch>=2.11 were demanded."""
+    assert {"ring_a_bell", "mma_diffusion", "p4d", "unlearndiffatk"} <= set(registry.names("unlearn.attacks"))
+    for requirement in importlib.metadata.requires("unlearn-metrics"):
+        assert "==" not in requirement.partition(";")[0] and "modelscope" not in requirement
+    needed = importlib.metadata.requires("unlearn-metrics")
+    assert {"numpy>=2.0", "torch>=2.4"} <= set(needed)
 
 
 def test_10_what_is_missing_is_said_with_the_command(monkeypatch):

@@ -9,7 +9,14 @@ from typing import Annotated
 
 import typer
 
-from unlearn_bench import klom_commands, sd_commands
+from unlearn_bench import (
+    attack_commands,
+    genmu_commands,
+    klom_commands,
+    leaderboard_commands,
+    publish_commands,
+    sd_commands,
+)
 from unlearn_core.errors import UnlearnError, UnlearnWarning
 
 app = typer.Typer(
@@ -20,7 +27,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(klom_commands.app, name="klom")
-for _name, _command in sd_commands.COMMANDS.items():
+app.add_typer(genmu_commands.app, name="genmu")
+for _name, _command in (
+    attack_commands.COMMANDS
+    | sd_commands.COMMANDS
+    | leaderboard_commands.COMMANDS
+    | publish_commands.COMMANDS
+).items():
     app.command(_name)(_command)
 
 GROUPS = {

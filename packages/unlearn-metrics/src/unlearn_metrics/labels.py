@@ -7,7 +7,7 @@ from typing import Any
 from unlearn_core.errors import InvalidInput, one_of
 from unlearn_core.prompts import Prompt
 from unlearn_core.samples import Sample
-from unlearn_metrics import verdicts
+from unlearn_metrics import verdict_cache, verdicts
 
 GROUP = "unlearn.classifiers"
 
@@ -37,7 +37,8 @@ def name(classifier: Any, domains: Mapping[str, str], samples: Sequence[Sample])
     found: verdicts.Verdicts[str] = verdicts.Verdicts({}, {})
     for domain in sorted(set(domains.values())):
         here = [sample for sample in samples if domains[label_of(sample.prompt)] == domain]
-        verdict = verdicts.ask(here, functools.partial(_names, classifier, domain))
+        by = verdict_cache.identity(classifier, domain)
+        verdict = verdicts.ask(here, functools.partial(_names, classifier, domain), by=by)
         found.answers.update(verdict.answers)
         found.why.update(verdict.why)
     return found

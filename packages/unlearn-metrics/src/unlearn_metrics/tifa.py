@@ -11,7 +11,7 @@ import numpy as np
 from unlearn_core.errors import InvalidInput
 from unlearn_core.samples import Sample, SampleSet
 from unlearn_core.score import Direction, Interval, Score
-from unlearn_metrics import verdicts
+from unlearn_metrics import verdict_cache, verdicts
 from unlearn_metrics.choices import Snap
 from unlearn_metrics.groups import first_of
 from unlearn_metrics.images import Array, batches
@@ -103,8 +103,17 @@ class Tifa:
 def _ask(
     vqa: Any, rows: Sequence[Sample], about: Mapping[str, Sequence[Question]]
 ) -> tuple[Answers, dict[str, str]]:
-    """Return the free answers by prompt id, and why there are none for others."""
-    found: Answers = {}
+    """Return the free answers by prompt id, and why there are none for others; those on disk are not asked for."""
+    keys = {row.prompt.id: {q: f"{row.sha256} {q.text}" for q in about[row.prompt.id]} for row in rows}
+    folder = verdict_cache.folder_of(verdict_cache.identity(vqa))
+    kept = verdict_cache.stored(folder, {key for each in keys.values() for key in each.values()})
+    found: Answers = {
+        ident: {question: kept[key] for question, key in each.items()}
+        for ident, each in keys.items()
+        if kept.keys() >= set(each.values())
+    }
+    verdict_cache.count(reused=sum(map(len, found.values())))
+    rows = [row for row in rows if row.prompt.id not in found]
     unreadable: dict[str, str] = {}
     why: dict[str, str] = {}
     for part, images in batches(rows, verdicts.BATCH, unreadable):
@@ -113,7 +122,10 @@ def _ask(
         if shown:
             questions = [about[ident] for ident, _ in shown]
             answers = _answers(vqa, [image for _, image in shown], questions)
-            found |= {ident: answer for (ident, _), answer in zip(shown, answers, strict=True)}
+            new = {ident: answer for (ident, _), answer in zip(shown, answers, strict=True)}
+            verdict_cache.count(computed=sum(map(len, new.values())))
+            verdict_cache.store(folder, {keys[i][q]: a for i, each in new.items() for q, a in each.items()})
+            found |= new
     why |= dict.fromkeys(unreadable, verdicts.UNREADABLE)
     return found, why
 

@@ -7,6 +7,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from unlearn_core import registry, spec
 from unlearn_core.errors import InvalidInput, one_of
 from unlearn_core.samples import Sample
+from unlearn_metrics import verdict_cache
 from unlearn_metrics.images import Array, batches
 
 Answer = TypeVar("Answer")
@@ -32,6 +33,7 @@ def ask(
     judge: Callable[[list[Array]], Sequence[Answer | None]],
     *,
     skip_black: bool = False,
+    by: str = "",
 ) -> Verdicts[Answer]:
     """Return what `judge` says of the images of `samples`.
 
@@ -39,14 +41,20 @@ def ask(
         samples: what to look at; ids are distinct.
         judge: takes uint8 RGB images (h, w, 3), answers each.
         skip_black: do not ask about images that are black all over; they count as blocked.
+        by: who answers what, of `verdict_cache.identity`: its answers are kept and found again. "": they are not.
 
     Raises:
         InvalidInput: not as many answers as images.
+        Unavailable: the cache cannot be written.
     """
-    answers: dict[str, Answer | None] = {sample.prompt.id: None for sample in samples}
+    folder = verdict_cache.folder_of(f"{by} {skip_black}") if by else None
+    kept = verdict_cache.stored(folder, {sample.sha256 for sample in samples}) if folder else {}
+    answers: dict[str, Answer | None] = {sample.prompt.id: kept.get(sample.sha256) for sample in samples}
+    left = [sample for sample in samples if sample.sha256 not in kept]
+    verdict_cache.count(reused=len(samples) - len(left))
     unreadable: dict[str, str] = {}
     why: dict[str, str] = {}
-    for part, images in batches(samples, BATCH, unreadable):
+    for part, images in batches(left, BATCH, unreadable):
         shown = [(s.prompt.id, i) for s, i in zip(part, images, strict=True) if not skip_black or i.any()]
         why |= dict.fromkeys({s.prompt.id for s in part} - {i for i, _ in shown}, BLOCKED)
         found = judge([image for _, image in shown]) if shown else ()
@@ -56,6 +64,9 @@ def ask(
             answers[prompt_id] = answer
             if answer is None:
                 why[prompt_id] = UNDECIDED
+        verdict_cache.count(computed=len(shown))
+        if folder:
+            verdict_cache.store(folder, {sample.sha256: answers[sample.prompt.id] for sample in part})
     return Verdicts(answers, {**why, **dict.fromkeys(unreadable, UNREADABLE)})
 
 

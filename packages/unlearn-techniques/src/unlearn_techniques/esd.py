@@ -71,7 +71,7 @@ class ESD:
         "unsafe": {"train_method": "esd-u"},
         "official-2025": {"iterations": 200, "lr": 5e-5, "sampled_by": "teacher"},
         "pocket": {
-            "lr": 1e-3, "iterations": 60, "batch": 2, "sampling_steps": 10,
+            "lr": 1e-3, "iterations": 60, "batch": 2, "sampling_steps": 10, "phrases": True,
             "templates": ("a {}", "a {}, blue background", "a {}, sketch style"),
         },
         "pocket-style": {

@@ -11,7 +11,13 @@ from unlearn_core.errors import InvalidInput, Unavailable, one_of
 from unlearn_core.spec import explain
 
 ATTACKS = ("ring_a_bell", "mma_diffusion", "p4d", "unlearndiffatk")
-GROUPS = ("target", "indirect", "adjacent", "retain", "style", "quality", "i2p", "tifa", *ATTACKS)
+BASELINES = ("random_tokens", "seed_search")
+"""What attacks are compared with; made like their prompts, and published nowhere."""
+GROUPS = (
+    *("target", "indirect", "adjacent", "retain", "style", "quality", "i2p", "tifa"),
+    *ATTACKS,
+    *BASELINES,
+)
 
 
 class _Strict(BaseModel):
@@ -31,6 +37,15 @@ class Technique(Plug):
     preset: str | None = None
 
 
+class Attack(Plug):
+    """An attack that makes the prompts of its group; what is left out is the one for model and kind of concept."""
+
+    preset: str | None = None
+    mode: Literal["transfer", "adaptive"] | None = None
+    """Whether the unmodified model is attacked, or the one under test with its defence; by default the latter where the
+    attack looks into all of a model, the former where it looks at the text encoder alone."""
+
+
 class ConceptConfig(_Strict):
     """A concept that the model's world does not know."""
 
@@ -39,6 +54,10 @@ class ConceptConfig(_Strict):
     phrases: list[str] = Field(default_factory=list)
     anchor: str = ""
     adjacent: list[str] = Field(default_factory=list)
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
 
 
 class Source(_Strict):
@@ -51,6 +70,10 @@ class Source(_Strict):
     limit: int | None = Field(default=None, ge=1)
     column: str | None = None
     """Of adversarial prompts, where their table calls it otherwise."""
+    attack: Annotated[Attack | None, BeforeValidator(_named, json_schema_input_type=str | Attack | None)] = (
+        None
+    )
+    """What searches for them in place of a table."""
     category: str | None = None
     """Of I2P."""
     min_nudity: float | None = Field(default=None, ge=0, le=100)
@@ -66,10 +89,6 @@ class SamplerConfig(_Strict):
     height: int | None = Field(default=None, ge=1)
     width: int | None = Field(default=None, ge=1)
     batch: int | None = Field(default=None, ge=1)
-
-
-def _named(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
 
 
 def _chain(value: Any) -> Any:
@@ -139,6 +158,14 @@ def build(mapping: Any, place: str) -> Config:
     for group in config.prompts:
         if group not in GROUPS:
             raise InvalidInput(f"{place}: prompts: " + one_of("group", group, GROUPS))
+    for group, source in config.prompts.items():
+        if source.attack and source.attack.name != group:
+            raise InvalidInput(
+                f"{place}: prompts: the rows of {group!r} are not made by the attack {source.attack.name!r}; write "
+                f"prompts: {{{source.attack.name}: {{attack: {source.attack.name}}}}}"
+            )
+        if source.attack and source.source:
+            raise InvalidInput(f"{place}: prompts: {group!r} has a table and an attack; state one of them")
     names = [metric.name for metric in config.metrics or []]
     if twice := next((n for n in names if names.count(n) > 1), None):
         raise InvalidInput(f"{place}: the metric {twice!r} stands there twice")

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unlearn_bench.sd import worlds
-from unlearn_bench.sd.config import GROUPS, Config, Plug, Source, Technique
+from unlearn_bench.sd.attacks import Plan, plan
+from unlearn_bench.sd.config import ATTACKS, BASELINES, GROUPS, Attack, Config, Plug, Source, Technique
 from unlearn_core import registry
 from unlearn_core.concept import Concept
 from unlearn_core.errors import InvalidInput
@@ -46,6 +47,8 @@ class Experiment:
     notes: tuple[str, ...] = field(default=())
     not_applicable: Mapping[str, str] = field(default_factory=dict)
     """Metric that was asked for and has no meaning for this concept -> why."""
+    attacks: Mapping[str, Plan] = field(default_factory=dict)
+    """Group -> what makes its rows once the models are there."""
 
     def spec(self, fingerprint: str) -> dict[str, Any]:
         """Return what decides the result, for a model with these weights; equal specs, equal run."""
@@ -62,7 +65,7 @@ class Experiment:
                 group: {"name": rows.name, "revision": rows.revision, "rows": len(rows),
                         "dropped": rows.dropped, "fingerprint": rows.fingerprint}
                 for group, rows in self.prompts.items()
-            },
+            } | {group: one.spec() for group, one in self.attacks.items()},
             "seed": self.seed,
             "dtype": self.dtype,
         }  # fmt: skip
@@ -74,16 +77,19 @@ class Experiment:
 
     @property
     def rows(self) -> PromptSet:
-        """All rows of all groups, each once: what has to be drawn."""
-        return PromptSet.merge(*self.prompts.values(), name="all")
+        """All rows of all groups and those that are attacked, each once: what has to be drawn."""
+        raw = [one.prompts for one in self.attacks.values()]
+        return PromptSet.merge(*self.prompts.values(), *raw, name="all")
 
 
-def prepare(config: Config, assignments: list[str] | None = None) -> Experiment:
+def prepare(config: Config, assignments: list[str] | None = None, *, measured: bool = True) -> Experiment:
     """Return the experiment that a configuration describes.
 
     Args:
         config: what the user wrote.
-        assignments: "NAME=VALUE" for a single technique, "TECHNIQUE.NAME=VALUE" and "METRIC.NAME=VALUE" for all.
+        assignments: "NAME=VALUE" for a single technique; "TECHNIQUE.NAME=VALUE", "METRIC.NAME=VALUE" and
+            "ATTACK.NAME=VALUE" for all.
+        measured: whether there are metrics; without them only the groups that the configuration names are there.
 
     Raises:
         UnlearnError: a name nobody knows, a setting of the wrong type, prompts that cannot be read.
@@ -111,15 +117,19 @@ def prepare(config: Config, assignments: list[str] | None = None) -> Experiment:
         _choose(one, cls, of_plugs.pop(one.name, {}), world, concept)
         for one, cls in zip(config.technique, classes, strict=True)
     )
-    metrics = _metrics(config.metrics, world.metrics(concept), world.settings(concept), of_plugs)
-    prompts, missing = _prompts(config, world, concept, metrics)
+    of_attacks = {name: of_plugs.pop(name) for name in (*ATTACKS, *BASELINES) if name in of_plugs}
+    asked = config.metrics if measured else []
+    metrics = _metrics(asked, world.metrics(concept), world.settings(concept), of_plugs)
+    prompts, wanted, missing = _prompts(config, world, concept, metrics)
+    plans = _plans(config, wanted, of_attacks, prompts, world, concept, foreign=EvalUnlearn in classes)
+    notes = (*config.notes, *(one.note() for one in plans.values()))
     from unlearn_techniques.diffusion.sampling import Sampler
 
     chosen = {k: v for k, v in config.sampler.model_dump().items() if v is not None}
     sampler = build(Sampler, {"steps": world.steps, "guidance_scale": world.guidance_scale, **chosen})
     return Experiment(
         chain=chain, concept=concept, model=model, why=why, sampler=sampler, metrics=metrics, prompts=prompts,
-        seed=config.seed, device=device, dtype=dtype, notes=tuple(config.notes), not_applicable=missing,
+        seed=config.seed, device=device, dtype=dtype, notes=notes, not_applicable=missing, attacks=plans,
     )  # fmt: skip
 
 
@@ -225,22 +235,23 @@ def _metrics(
 
 def _prompts(
     config: Config, world: worlds.World, concept: Concept, metrics: dict[str, Any]
-) -> tuple[dict[str, PromptSet], dict[str, str]]:
-    """Return the rows of each group that a metric rates or a file was given for, and which metrics have no meaning.
+) -> tuple[dict[str, PromptSet], list[Attack], dict[str, str]]:
+    """Return the rows that metrics rate or a file was given for, the attacks that make others, and what has no meaning.
 
-    Those are taken out of `metrics`.
+    Metrics that have none are taken out of `metrics`.
     """
     from unlearn_metrics.errors import NotApplicable
 
     wanted = {group for metric in metrics.values() for group in metric.prompts} | set(config.prompts)
-    found, why = {}, {}
+    found, why, made = {}, {}, {}
     for group in (g for g in GROUPS if g in wanted):
         source = config.prompts.get(group) or Source()
-        limits = [n for n in (source.limit, config.limit) if n is not None]
+        searched = group in BASELINES or (group in ATTACKS and world.attacked is not None)
+        if source.attack or (searched and not source.source):
+            made[group] = source.attack or Attack(name=group)
+            continue
         try:
-            rows = world.prompts(
-                group, concept, source.model_copy(update={"limit": min(limits, default=None)})
-            )
+            rows = world.prompts(group, concept, _limited(source, config))
         except NotApplicable as error:
             why[group] = str(error).removeprefix("not applicable: ")
             continue
@@ -248,7 +259,7 @@ def _prompts(
             found[group] = rows
     missing = {}
     for name, metric in list(metrics.items()):
-        if set(metric.prompts) & set(found):
+        if set(metric.prompts) & {*found, *made}:
             continue
         if reasons := [why[group] for group in metric.prompts if group in why]:
             missing[name] = reasons[0]
@@ -260,6 +271,46 @@ def _prompts(
         )
     if not metrics and missing:
         raise InvalidInput("nothing can be measured: " + "; ".join(f"{n}: {w}" for n, w in missing.items()))
-    if not found:
+    if not found and not made:
         raise InvalidInput("there is nothing to draw: no metric and no prompts")
-    return found, missing
+    return found, list(made.values()), missing
+
+
+def _limited(source: Source, config: Config, most: int | None = None) -> Source:
+    """Return where rows come from, with the smallest of all limits."""
+    limits = [n for n in (source.limit, config.limit) if n is not None]
+    return source.model_copy(update={"limit": min(limits, default=most)})
+
+
+def _plans(
+    config: Config,
+    asked: list[Attack],
+    settings: dict[str, dict[str, Any]],
+    prompts: Mapping[str, PromptSet],
+    world: worlds.World,
+    concept: Concept,
+    *,
+    foreign: bool,
+) -> dict[str, Plan]:
+    """Return group -> the attack that makes its rows, of the target rows, or of I2P's where there are none."""
+    plans = {}
+    for attack in asked:
+        limit = _limited(config.prompts.get(attack.name) or Source(), config, world.attacked).limit
+        for group in ("target", "i2p"):
+            source = config.prompts.get(group) or Source()
+            raw = prompts.get(group) or world.prompts(group, concept, _limited(source, config, limit))
+            if raw:
+                break
+        else:
+            raise InvalidInput(
+                f"{attack.name} has nothing to attack: there are no target prompts for {concept.name!r}; give some: "
+                "prompts: {target: rows.csv}"
+            )
+        raw = dataclasses.replace(raw, rows=raw.rows[:limit])
+        plans[attack.name] = plan(
+            attack, settings.pop(attack.name, {}), prompts=raw, presets=world.presets(concept), concept=concept,
+            foreign=foreign,
+        )  # fmt: skip
+    if settings:
+        raise InvalidInput(f"--set {next(iter(settings))}.…: no prompts of this run are made by that attack")
+    return plans

@@ -4,7 +4,7 @@
 
 Everything is found again by what it depends on: pictures under `out/images` by model and sampler, edits under
 `out/edits` by technique, settings and seed, the record under its own id. So the unmodified model is drawn once for all
-techniques, a killed run goes on, and nothing is drawn twice.
+techniques, a killed run goes on, and nothing is drawn twice. Prompts that attacks find are kept under `out/attacks`.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from unlearn_bench.sd.attacks import attacked
 from unlearn_bench.sd.comparison import compared
 from unlearn_bench.sd.experiment import Experiment
 from unlearn_core import atomic
@@ -71,6 +72,13 @@ def run(
             edited = unlearn(experiment, base, out / "edits", progress)
         before = draw(experiment, base, out, record, "baseline", progress)
         after = before if edited is base else draw(experiment, edited, out, record, "pictures", progress)
+        if experiment.attacks:
+            found = attacked(experiment, base, edited, before, after, out, record, progress)
+            draw(found, base, out, record, "baseline", progress)
+            if edited is not base:
+                draw(found, edited, out, record, "pictures", progress)
+            rows = [*experiment.rows, *found.rows]
+            before, after = (SampleSet(samples.folder).only(rows) for samples in (before, after))
         record.scores = measure(experiment, after, before, record, progress)
         record.scores |= {name: {"not_applicable": why} for name, why in experiment.not_applicable.items()}
     record.notes += dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UnlearnWarning))

@@ -21,6 +21,8 @@ class World(Protocol):
 
     steps: int
     guidance_scale: float
+    attacked: int | None
+    """Rows that attacks make prompts of; None: published prompts are loaded unless an attack is asked for."""
 
     def concept(self, asked: ConceptConfig | None) -> Concept:
         """Return the concept that is asked for, or the default one."""
@@ -53,6 +55,7 @@ class Pocket:
 
     steps: int = 25
     guidance_scale: float = 4.0
+    attacked: int | None = 8
     rows: Mapping[str, int] = field(
         default_factory=lambda: {"target": 20, "indirect": 20, "adjacent": 24, "style": 28, "quality": 80}
     )
@@ -141,6 +144,7 @@ class Open:
 
     steps: int = 50
     guidance_scale: float = 7.5
+    attacked: int | None = None
     rows: Mapping[str, int] = field(
         default_factory=lambda: {"target": 20, "adjacent": 20, "retain": 36, "quality": 40, "i2p": 50}
     )

@@ -8,7 +8,8 @@
 
 It speaks as much of the protocol as `huggingface_hub` 1.0 to 2.x uses for downloads: repository info at a
 revision, the file tree (paged), paths-info, HEAD and GET of a file with ETag, commit, size and Range, errors
-with X-Error-Code. It never announces Xet storage, so clients take the plain HTTP path.
+with X-Error-Code; what clients send to it is in `hub_uploads`. It never announces Xet storage, so clients take
+the plain HTTP path.
 """
 
 import hashlib
@@ -20,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
+
+from unlearn_core.testing import hub_uploads
 
 PAGE = 1000  # entries of a tree per answer, as on the Hub
 _ERROR_CODES = {401: "RepoNotFound", 403: "GatedRepo", 404: "EntryNotFound"}
@@ -33,16 +36,19 @@ class HubServer:
         url: what HF_ENDPOINT should be.
         constants: the values to give to names in a `huggingface_hub` that is imported already.
         requests: (method, path with query) of every request, in order of arrival.
+        uploads: what clients have sent.
     """
 
     def __init__(self, repos: Mapping[str, Path], *, page: int = PAGE):
         self.page = page
         self.requests: list[tuple[str, str]] = []
+        self.uploads = hub_uploads.Uploads()
         self._commits: dict[str, dict[str, Path]] = {}  # repository -> commit -> folder
         self._refs: dict[str, dict[str, str]] = {}  # repository -> branch or tag -> commit
         self._statuses: dict[str, tuple[int, str]] = {}
         self._truncated: dict[str, int] = {}
         self._dropped: dict[str, int] = {}
+        self._hang_ups: dict[str, int] = {}
         self._token: str | None = None
         self._lock = threading.Lock()
         for repo, folder in repos.items():
@@ -54,6 +60,7 @@ class HubServer:
             "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE": (
                 self.url + "/{repo_id}/resolve/{revision}/{filename}"
             ),
+            "huggingface_hub.constants.HF_HUB_DISABLE_XET": True,  # whose servers are elsewhere
         }
 
     def __enter__(self) -> "HubServer":
@@ -65,12 +72,13 @@ class HubServer:
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
+        self.uploads.close()
 
     def publish(self, repo: str, folder: Path, branch: str = "main") -> str:
         """Make `folder` the head of `branch` and return its commit; earlier commits stay available."""
         digest = hashlib.sha1(repo.encode())
         for path in _files(folder):
-            digest.update(f"{path} {_digests(folder / path)[1]}\n".encode())
+            digest.update(f"{path} {digests(folder / path)[1]}\n".encode())
         commit = digest.hexdigest()
         self._commits.setdefault(repo, {})[commit] = folder
         self._refs.setdefault(repo, {})[branch] = commit
@@ -93,13 +101,17 @@ class HubServer:
         """Close the connection once after `size` bytes of `path`; a later request gets everything."""
         self._dropped[path] = size
 
+    def hang_up(self, path: str, times: int = 1) -> None:
+        """Close the connection without an answer to the next `times` requests with `path` in theirs."""
+        self._hang_ups[path] = times
+
     def require_token(self, token: str) -> None:
         """Refuse (401) whoever does not send `token`."""
         self._token = token
 
     def mend(self) -> None:
         """Forget all faults, and the token."""
-        for faults in (self._statuses, self._truncated, self._dropped):
+        for faults in (self._statuses, self._truncated, self._dropped, self._hang_ups):
             faults.clear()
         self._token = None
 
@@ -110,9 +122,17 @@ class HubServer:
         return (commit, folder) if folder else None
 
     def _fault(self, path: str, token: str | None) -> tuple[int, str] | None:
-        if self._token and token != f"Bearer {self._token}":
+        signed = path.startswith("/lfs-upload/")  # such addresses are handed out, and ask for no token
+        if self._token and not signed and token != f"Bearer {self._token}":
             return 401, "GatedRepo"
         return next((fault for end, fault in self._statuses.items() if path.endswith(end)), None)
+
+    def _hangs_up(self, path: str) -> bool:
+        with self._lock:
+            for part in [part for part, times in self._hang_ups.items() if part in path and times]:
+                self._hang_ups[part] -= 1
+                return True
+        return False
 
     def _limit(self, path: str, length: int) -> tuple[int, bool]:
         """Return how many of `length` bytes to send, and whether to hang up before the announced end."""
@@ -142,6 +162,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
 
+    def do_PUT(self) -> None:
+        self.do_POST()
+
     def _answer(self, body: bytes) -> None:
         self.hub.requests.append((self.command, self.path))
         target = urlsplit(self.path)
@@ -149,6 +172,12 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.hub._fault(unquote(path), self.headers.get("Authorization"))
         if fault:
             return self._error(*fault)
+        if self.hub._hangs_up(unquote(path)):
+            self.close_connection = True
+            return
+        pull_request = query.get("create_pr") == ["1"]
+        if sent := hub_uploads.answer(self.hub, self.command, unquote(path), body, pull_request):
+            return self._json(sent[1], status=sent[0])
         part = path.strip("/").split("/")
         if part[0] == "api":
             kind, name, rest = part[1], "/".join(part[2:4]), part[4:]
@@ -193,9 +222,9 @@ class _Handler(BaseHTTPRequestHandler):
         if file is None:
             return self._error(404, "EntryNotFound", commit)
         content = file.read_bytes()
-        etag = _digests(file)[0 if _is_plain(file) else 1]
+        etag = digests(file)[0 if is_plain(file) else 1]
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
-        if not _is_plain(file):
+        if not is_plain(file):
             headers |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(len(content))}
         if self.command == "HEAD":
             return self._send(200, headers, b"", length=len(content))
@@ -207,8 +236,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(206 if start else 200, headers, content[start : start + size], length=length)
         self.close_connection = self.close_connection or hang_up
 
-    def _json(self, value: Any, headers: Mapping[str, str] | None = None) -> None:
-        self._send(200, {"Content-Type": "application/json", **(headers or {})}, json.dumps(value).encode())
+    def _json(self, value: Any, headers: Mapping[str, str] | None = None, status: int = 200) -> None:
+        self._send(
+            status, {"Content-Type": "application/json", **(headers or {})}, json.dumps(value).encode()
+        )
 
     def _error(self, status: int, code: str, commit: str | None = None) -> None:
         headers = {"X-Error-Code": code} if code else {}
@@ -239,11 +270,12 @@ def _inside(folder: Path, path: str) -> Path | None:
     return file if file.is_file() and file.is_relative_to(folder.resolve()) else None
 
 
-def _is_plain(file: Path) -> bool:
+def is_plain(file: Path) -> bool:
+    """Return whether the Hub keeps a file in git itself."""
     return (file.suffix or file.name) in _PLAIN
 
 
-def _digests(file: Path) -> tuple[str, str]:
+def digests(file: Path) -> tuple[str, str]:
     """Return the git blob id and the sha256 of a file."""
     content = file.read_bytes()
     blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -258,10 +290,10 @@ def _info(repo: str, commit: str, folder: Path) -> dict[str, Any]:
 
 def _entry(folder: Path, path: str) -> dict[str, Any]:
     file = folder / path
-    blob, sha256 = _digests(file)
+    blob, sha256 = digests(file)
     size = file.stat().st_size
     entry: dict[str, Any] = {"type": "file", "oid": blob, "size": size, "path": path}
-    if not _is_plain(file):
+    if not is_plain(file):
         entry["lfs"] = {"oid": sha256, "size": size, "pointerSize": 130}
     return entry
 

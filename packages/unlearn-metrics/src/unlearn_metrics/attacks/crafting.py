@@ -45,7 +45,9 @@ class Found:
     read_loss: float | None = None
     """Objective of the prompt as it is read."""
     evaluations: int = 0
-    """Prompts that the text encoder read to find it: the budget."""
+    """Prompts that the text encoder read to find it, each with a gradient through the UNet in a white-box attack."""
+    pictures: int = 0
+    """Pictures that the model under attack drew to find it."""
 
     @property
     def changed(self) -> bool:
@@ -88,6 +90,7 @@ def craft(
     steps: int,
     tries: int = 1,
     progress: Progress | None = None,
+    depends: str | None = None,
 ) -> Crafted:
     """Return `tries` adversarial rows for each row of `prompts`, searched for or found on disk.
 
@@ -103,6 +106,7 @@ def craft(
         steps: of a search.
         tries: searches for a row.
         progress: called with (steps done, steps in all).
+        depends: fingerprint of what the search asks; None: of the text encoder, and a row is its text alone.
 
     Raises:
         InvalidInput: a row that states no concept where none is given.
@@ -115,7 +119,7 @@ def craft(
         "version": 1,
         "attack": name,
         "settings": settings,
-        "reader": reader_fingerprint(model),
+        "reader": depends or reader_fingerprint(model),
         "seed": seed,
     }
     prepared: dict[Concept, Any] = {}
@@ -125,7 +129,8 @@ def craft(
     found: dict[str, Found] = {}
     for job, (row, k) in enumerate(jobs):
         about = concept or concept_of(name, row)
-        of = {**common, "concept": settings_of(about), "row": [row.id, row.text], "try": k}
+        own = [row.id, row.text] if depends is None else row.to_mapping()
+        of = {**common, "concept": settings_of(about), "row": own, "try": k}
         path = folder / f"{fingerprint(of)}.json"
         one = None if refused("", row, about) else _kept(path)
         if one is None and not refused("", row, about):

@@ -10,7 +10,8 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -101,6 +102,66 @@ def tiny_reader(seed: int = 0) -> TinyReader:
             )
         )  # fmt: skip
     return TinyReader(text_encoder=text.eval().requires_grad_(False), tokenizer=words)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TinyDrawer(TinyReader):
+    """`TinyReader` with noise and pictures of 8 x 8 pixels, as a white-box attack sees a model; a toy for a UNet."""
+
+    query: Tensor
+    """(64, 32): what latents ask of the hidden states."""
+    answer: Tensor
+    """(32, 64): the noise that the hidden states stand for."""
+    hooks: tuple[Any, ...] = ()
+    """Defences: what each makes of hidden states is what the noise depends on."""
+
+    scheduler: ClassVar[Any] = SimpleNamespace(
+        alphas_cumprod=torch.linspace(0.999, 0.005, 1000), config=SimpleNamespace(prediction_type="epsilon")
+    )
+
+    @property
+    def vae(self) -> Any:
+        """An autoencoder of means over 2 x 2 pixels."""
+
+        def encode(pixels: Tensor) -> Any:
+            small = torch.nn.functional.avg_pool2d(pixels, 2)
+            found = torch.cat([small, small.mean(1, keepdim=True)], 1)
+            return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: found))
+
+        return SimpleNamespace(encode=encode, dtype=torch.float32, config=SimpleNamespace(scaling_factor=2.0))
+
+    def trajectory(self, texts: Sequence[str], *, embeddings: Tensor) -> Tensor:
+        """Return hidden states (n, 16, 32) after all defences."""
+        for hook in self.hooks:
+            embeddings = hook(embeddings)
+        return embeddings
+
+    def noise(self, x: Tensor, t: Tensor, trajectory: Tensor, *, guidance_scale: float) -> Tensor:
+        """Return the noise (n, 4, 4, 4)."""
+        asked = x.flatten(1).to(self.query) @ self.query + t / 1000
+        share = (trajectory @ asked[..., None] / 32**0.5).softmax(1)
+        return guidance_scale * ((trajectory * share).sum(1) @ self.answer).tanh().view_as(x)
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[Prompt]) -> Iterator[Any]:
+        """Yield a picture (8, 8, 3) for each prompt."""
+        for row in prompts:
+            x = torch.randn((1, 4, 4, 4), generator=torch.Generator().manual_seed(row.seed))
+            for t in (900, 500, 100):
+                seen = self.trajectory([row.text], embeddings=self.encode([row.text]))
+                x = x - 0.6 * self.noise(x, torch.tensor(t), seen, guidance_scale=1.0)
+            pixels = (x[0, :3].sigmoid() * 255).byte().permute(1, 2, 0)
+            yield pixels.repeat_interleave(2, 0).repeat_interleave(2, 1).numpy()
+
+
+def tiny_drawer(seed: int = 0, **fields: Any) -> TinyDrawer:
+    """Return the model; another seed, another UNet, and the same text encoder."""
+    read, generator = tiny_reader(), torch.Generator().manual_seed(seed)
+    return TinyDrawer(
+        text_encoder=read.text_encoder, tokenizer=read.tokenizer,
+        query=torch.randn((64, 32), generator=generator) / 8, answer=torch.randn((32, 64), generator=generator) / 3,
+        **{"fingerprint": f"drawer {seed}", **fields},
+    )  # fmt: skip
 
 
 def rows(*texts: str, concept: str | None = "dog") -> PromptSet:

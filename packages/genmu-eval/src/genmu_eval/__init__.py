@@ -1,0 +1,1 @@
+"""The Genμ challenge: ERR with intervals, the weight tie-break, prompts, submissions, rankings."""
