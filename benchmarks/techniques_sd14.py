@@ -9,7 +9,9 @@ steps with and without SLD, before and after torch.compile. Writes records/techn
 """
 
 import argparse
+import ctypes
 import dataclasses
+import gc
 import json
 import os
 import sys
@@ -84,6 +86,8 @@ def measured(call: Callable[[], Any], device: str) -> tuple[Any, float, float]:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     else:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # else what was freed before hides what is taken now
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         before = memory("VmRSS")
     start = time.perf_counter()

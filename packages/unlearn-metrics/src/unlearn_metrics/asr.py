@@ -13,7 +13,7 @@ from unlearn_core.errors import InvalidInput
 from unlearn_core.prompts import Prompt
 from unlearn_core.samples import Sample, SampleSet
 from unlearn_core.score import Direction, Score, wilson
-from unlearn_metrics import correction, verdicts
+from unlearn_metrics import correction, verdict_cache, verdicts
 from unlearn_metrics.groups import first_of
 from unlearn_metrics.origins import raw_ids
 from unlearn_metrics.rates import LEVEL, rate
@@ -126,7 +126,8 @@ class Eye:
     def see(self, samples: Sequence[Sample]) -> Seen:
         """Return what is seen on the images of `samples`; black ones count as blocked."""
         ordered = sorted(samples, key=lambda sample: sample.prompt.id)
-        found, why = verdicts.ask(ordered, lambda x: _checked(self.detector.presence(x)), skip_black=True)
+        by = verdict_cache.identity(self.detector)
+        found, why = verdicts.ask(ordered, lambda x: _checked(self.detector.presence(x)), skip_black=True, by=by)
         return Seen([sample.prompt for sample in ordered], found, why)
 
 
