@@ -306,6 +306,7 @@ def test_bad_input_is_one_message_before_a_model_is_loaded(options, hint, error,
         ({"p4d": {"attack": "ring_a_bell"}}, "not made by the attack 'ring_a_bell'"),
         ({"p4d": {"attack": "p4d", "source": "x.csv"}}, "a table and an attack"),
         ({"target": {"attack": "p4d"}}, "not made by the attack"),
+        ({"p4d": {"attack": {"name": "p4d", "mood": "adaptive"}}}, "did you mean 'mode'"),
     ],
 )
 def test_a_group_is_made_by_the_attack_of_its_name(prompts, hint):

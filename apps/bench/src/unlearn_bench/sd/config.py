@@ -253,7 +253,7 @@ def _explain(error: ValidationError) -> str:
         if one["type"] == "extra_forbidden":
             *path, key = one["loc"]
             path = path[:1] if path[1:] == [0] else path
-            model = _MODELS.get(str(path[0]) if path else "", Config)
+            model = Attack if "attack" in path else _MODELS.get(str(path[0]) if path else "", Config)
             where = ".".join(str(part) for part in path if not str(part).startswith("function"))
             return f"{where}: " * bool(where) + one_of("key", str(key), model.model_fields)
     return explain(error).replace("technique.0", "technique")  # one technique is a list of one
