@@ -205,6 +205,7 @@ MODELS = (
     config.Config,
     config.Technique,
     config.Plug,
+    config.Attack,
     config.ConceptConfig,
     config.Source,
     config.SamplerConfig,

@@ -64,7 +64,7 @@ def blip(folder):
         "[SEP]",
         "[MASK]",
         "[DEC]",
-        *"is there a what in the picture ? yes no".split(),
+        *["is", "there", "a", "what", "in", "the", "picture", "?", "yes", "no"],
     ]
     folder.mkdir()
     (folder / "vocab.txt").write_text("\n".join(words))

@@ -31,7 +31,7 @@ def run_technique(
     model: Annotated[
         str | None, typer.Option(help="auto, pocket, a Hub id, or a folder in diffusers layout.")
     ] = None,
-    metrics: Annotated[str | None, typer.Option(help="Names, separated by commas.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Names, separated by commas, or all.")] = None,
     preset: Annotated[
         str | None, typer.Option(help="Settings of the technique; 'none' for its defaults.")
     ] = None,
@@ -51,17 +51,19 @@ def run_technique(
 ) -> None:
     """Make a Stable Diffusion forget a concept, and say what it still draws and how well."""
     from unlearn_bench.sd import config as configs
+    from unlearn_core import registry
 
     found = configs.load(config) if config else configs.Config()
     sampler = {"steps": steps, "guidance_scale": guidance, "scheduler": scheduler, "batch": batch}
     top = {
         "concept": concept, "model": model, "limit": limit, "device": device, "dtype": dtype,
-        "seed": seed, "out": out, "metrics": metrics.split(",") if metrics is not None else None,
+        "seed": seed, "out": out,
     }  # fmt: skip
     mapping = found.model_dump(exclude_unset=True)
     if metrics is not None:
         stated = {m["name"]: m for m in mapping.get("metrics") or []}
-        top["metrics"] = [stated.get(name.strip(), name.strip()) for name in metrics.split(",")]
+        names = registry.names("unlearn.metrics") if metrics == "all" else metrics.split(",")
+        top["metrics"] = [stated.get(name.strip(), name.strip()) for name in names]
     mapping |= {key: value for key, value in top.items() if value is not None}
     mapping["sampler"] = {**mapping.get("sampler", {}), **{k: v for k, v in sampler.items() if v is not None}}
     stated_techniques = {one["name"]: one for one in mapping.get("technique", [])}

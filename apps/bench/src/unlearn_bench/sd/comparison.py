@@ -2,22 +2,33 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from unlearn_core.prompts import Prompt
 from unlearn_core.samples import SampleSet
 from unlearn_core.score import Score
 
+Measure = Callable[[SampleSet, SampleSet | None], Score]
 
-def compared(metric: Any, after: SampleSet, before: SampleSet | None) -> dict[str, Any]:
-    """Return a metric's score as JSON, and beside it the unmodified model's and the paired difference."""
-    score = metric.measure(after, before)
+
+def compared(
+    measure: Measure, after: SampleSet, before: SampleSet | None, *, baseline: Measure | None = None
+) -> dict[str, Any]:
+    """Return a metric's score as JSON, and beside it the unmodified model's and the paired difference.
+
+    Args:
+        measure: gives the score of pictures beside those of the unmodified model.
+        after: what is rated.
+        before: pictures of the unmodified model.
+        baseline: gives the unmodified model's score where that is another function: of a metric that rates a model.
+    """
+    score = measure(after, before)
     found: dict[str, Any] = score.to_mapping()
     if before is not None:
-        baseline = score if after is before else metric.measure(before, before)
-        found["baseline"] = baseline.to_mapping()
-        found["difference"] = _differences(score, baseline, {s.prompt.id: s.prompt for s in after})
+        of_before = score if after is before else (baseline or measure)(before, before)
+        found["baseline"] = of_before.to_mapping()
+        found["difference"] = _differences(score, of_before, {s.prompt.id: s.prompt for s in after})
     return found
 
 

@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 
 from unlearn_core.errors import InvalidInput, Unavailable, one_of
 from unlearn_core.spec import explain
@@ -22,6 +30,13 @@ GROUPS = (
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    @field_validator("limit", "seed", "steps", "height", "width", "batch", mode="before", check_fields=False)
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # which Python takes for 0 or 1
+            raise ValueError(f"this is a whole number, got {str(value).lower()}")
+        return value
 
 
 class Plug(_Strict):

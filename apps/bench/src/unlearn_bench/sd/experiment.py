@@ -1,5 +1,6 @@
 """A run, described completely: every name looked up and every setting checked before anything heavy loads."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -293,14 +294,18 @@ def _plans(
     foreign: bool,
 ) -> dict[str, Plan]:
     """Return group -> the attack that makes its rows, of the target rows, or of I2P's where there are none."""
+    from unlearn_metrics.errors import NotApplicable
+
     plans = {}
     for attack in asked:
         limit = _limited(config.prompts.get(attack.name) or Source(), config, world.attacked).limit
         for group in ("target", "i2p"):
             source = config.prompts.get(group) or Source()
-            raw = prompts.get(group) or world.prompts(group, concept, _limited(source, config, limit))
-            if raw:
-                break
+            with contextlib.suppress(NotApplicable):
+                if raw := prompts.get(group) or world.prompts(
+                    group, concept, _limited(source, config, limit)
+                ):
+                    break
         else:
             raise InvalidInput(
                 f"{attack.name} has nothing to attack: there are no target prompts for {concept.name!r}; give some: "

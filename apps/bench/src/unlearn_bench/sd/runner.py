@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_bench.sd.attacks import attacked
-from unlearn_bench.sd.comparison import compared
+from unlearn_bench.sd.comparison import Measure, compared
 from unlearn_bench.sd.experiment import Experiment
 from unlearn_core import atomic
 from unlearn_core.errors import InvalidInput, UnlearnError, UnlearnWarning
 from unlearn_core.record import RunRecord, run_id
 from unlearn_core.samples import SampleSet
 from unlearn_core.spec import fingerprint, settings_of
+from unlearn_metrics.errors import NotApplicable
+from unlearn_metrics.verdict_cache import counted
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, steps done, steps in all)."""
@@ -79,7 +81,7 @@ def run(
                 draw(found, edited, out, record, "pictures", progress)
             rows = [*experiment.rows, *found.rows]
             before, after = (SampleSet(samples.folder).only(rows) for samples in (before, after))
-        record.scores = measure(experiment, after, before, record, progress)
+        record.scores = measure(experiment, (edited, base), after, before, record, progress)
         record.scores |= {name: {"not_applicable": why} for name, why in experiment.not_applicable.items()}
     record.notes += dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UnlearnWarning))
     record.environment["edited_fingerprint"] = edited.fingerprint
@@ -173,24 +175,52 @@ def draw(
 
 
 def measure(
-    experiment: Experiment, after: SampleSet, before: SampleSet, record: RunRecord, progress: Progress | None
+    experiment: Experiment,
+    models: tuple[Any, Any],
+    after: SampleSet,
+    before: SampleSet,
+    record: RunRecord,
+    progress: Progress | None,
 ) -> dict[str, Any]:
-    """Return the scores of every metric with those of the unmodified model; a failure is an entry like any other."""
+    """Return the scores of every metric with those of the unmodified model; a failure is an entry like any other.
+
+    Args:
+        experiment: whose metrics are measured.
+        models: the one under test, and the unmodified one.
+        after: pictures of the first.
+        before: those of the second.
+        record: notes the time, and how many verdicts were found on disk.
+        progress: called at every metric.
+    """
     found: dict[str, Any] = {}
-    for index, (name, metric) in enumerate(experiment.metrics.items()):
-        if progress:
-            progress("measuring", index, len(experiment.metrics))
-        with record.stage(f"measure {name}"):
-            try:
-                found[name] = compared(metric, after, before)
-            except Exception as error:
-                # Foreign metrics may raise anything; the others' results must not be lost with it.
-                found[name] = {"error": f"{type(error).__name__}: {error}"}
-                if not isinstance(error, UnlearnError):
-                    found[name]["traceback"] = traceback.format_exc()
+    with counted() as verdicts:
+        for index, (name, metric) in enumerate(experiment.metrics.items()):
+            if progress:
+                progress("measuring", index, len(experiment.metrics))
+            with record.stage(f"measure {name}"):
+                try:
+                    of_model, of_base = (_measure(metric, model, models[1], experiment) for model in models)
+                    found[name] = compared(of_model, after, before, baseline=of_base)
+                except NotApplicable as error:
+                    found[name] = {"not_applicable": str(error).removeprefix("not applicable: ")}
+                except Exception as error:
+                    # Foreign metrics may raise anything; the others' results must not be lost with it.
+                    found[name] = {"error": f"{type(error).__name__}: {error}"}
+                    if not isinstance(error, UnlearnError):
+                        found[name]["traceback"] = traceback.format_exc()
+    record.environment["verdicts"] = dataclasses.asdict(verdicts)
     if progress:
         progress("measuring", len(experiment.metrics), len(experiment.metrics))
     return found
+
+
+def _measure(metric: Any, model: Any, base: Any, experiment: Experiment) -> Measure:
+    """Return what rates the pictures of a model, or the model itself where the metric needs more than pictures."""
+    if not hasattr(metric, "measure_model"):
+        return metric.measure  # type: ignore[no-any-return]
+    return functools.partial(
+        metric.measure_model, model, original=base, seed=experiment.seed, sampler=experiment.sampler
+    )
 
 
 def code_version(experiment: Experiment) -> str:

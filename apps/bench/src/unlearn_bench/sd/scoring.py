@@ -8,6 +8,7 @@ from typing import Any
 from unlearn_bench.sd.comparison import compared
 from unlearn_core.errors import UnlearnError, UnlearnWarning
 from unlearn_core.samples import SampleSet
+from unlearn_metrics.errors import NotApplicable
 
 
 def score(
@@ -39,7 +40,9 @@ def score(
         warnings.simplefilter("always", UnlearnWarning)
         for name, metric in metrics.items():
             try:
-                scores[name] = compared(metric, samples, before)
+                scores[name] = compared(metric.measure, samples, before)
+            except NotApplicable as error:
+                scores[name] = {"not_applicable": str(error).removeprefix("not applicable: ")}
             except UnlearnError as error:
                 scores[name] = {"error": str(error)}
     notes = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UnlearnWarning))

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def summary(experiment: Any) -> list[str]:
     """Return what a run is going to do, in lines."""
-    rows = ", ".join(f"{len(rows)} {group}" for group, rows in experiment.prompts.items())
+    counts = {group: len(rows) for group, rows in experiment.prompts.items()}
+    counts |= {group: len(one.prompts) for group, one in experiment.attacks.items()}
+    rows = ", ".join(f"{n} {group}" for group, n in counts.items())
     return [
         f"model: {experiment.model} ({experiment.why}), {experiment.device}, {experiment.dtype}",
         *(

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from unlearn_bench.sd.config import ATTACKS, ConceptConfig, Source
+from unlearn_bench.sd.rows import attack_rows, first_rows, i2p_rows, load_prompts, templated
 from unlearn_core.concept import Concept
 from unlearn_core.errors import InvalidInput, Unavailable, UnlearnWarning
-from unlearn_core.prompts import Prompt, PromptSet
-from unlearn_core.seeds import derive
+from unlearn_core.prompts import PromptSet
 
 SD14 = "CompVis/stable-diffusion-v1-4"
 
@@ -88,7 +88,7 @@ class Pocket:
 
         if source.source:
             if group in ATTACKS:
-                return _adversarial(group, concept, source, source.limit)
+                return attack_rows(group, concept, source, source.limit)
             return load_prompts(group, concept, source)
         if group not in self.groups:
             return None
@@ -113,6 +113,9 @@ class Pocket:
             "kid": features,
             "cmmd": {"model": clip, "device": "cpu"},
             "tifa": {"questions": "pocket", "vqa": "pocket", "sentences": None},
+            "in_prompt_clip": {"model": clip, "device": "cpu"},
+            "near_concept": {"classifier": "pocket"},
+            "relearning": {**sees, "steps": (10, 25, 50), "lr": 1e-4},
             # pocket's prompts without the concept's name stand in for adversarial ones
             "err": {**sees, "classifier": "pocket", "adversarial": "indirect"},
             **{f"asr_{name}": sees for name in ("i2p", "worst", *ATTACKS)},
@@ -167,12 +170,18 @@ class Open:
         )  # fmt: skip
 
     def prompts(self, group: str, concept: Concept, source: Source) -> PromptSet | None:
-        """Return rows of a file or the Hub, or made from templates."""
+        """Return rows of a file or the Hub, or made from templates.
+
+        Raises:
+            NotApplicable: there is nothing to make them of.
+        """
+        from unlearn_metrics.errors import NotApplicable
+
         n = source.limit or self.rows.get(group, 20)
         if group == "i2p":
-            return _i2p(concept, source, n) if concept.kind == "unsafe" or source.source else None
+            return i2p_rows(concept, source, n) if concept.kind == "unsafe" or source.source else None
         if group in ATTACKS:
-            return _adversarial(group, concept, source, n)
+            return attack_rows(group, concept, source, n)
         if source.source:
             return load_prompts(group, concept, source)
         if group == "quality":
@@ -184,7 +193,7 @@ class Open:
                     UnlearnWarning,
                     stacklevel=2,
                 )
-            return _first(ours, n)
+            return first_rows(ours, n)
         labels = {
             "target": () if concept.kind == "unsafe" else (concept.name,),
             "adjacent": concept.adjacent,
@@ -193,9 +202,15 @@ class Open:
         labels = tuple(w for w in labels if group == "target" or w not in (*concept.names, *concept.adjacent))
         if group == "adjacent":
             labels = concept.adjacent
+        if not labels and group in ("target", "adjacent"):
+            raise NotApplicable(
+                f"there are no {group} prompts for {concept.name!r}; "
+                + ("state neighbours: concept: {adjacent: […]}, or " if group == "adjacent" else "")
+                + f"give some: prompts: {{{group}: rows.csv}}"
+            )
         template = "a painting in the style of {}" if concept.kind == "style" else "a photo of a {}"
         rows = [
-            _row(group, labels[i % len(labels)], template, i // len(labels))
+            templated(group, labels[i % len(labels)], template, i // len(labels))
             for i in range(n if labels else 0)
         ]
         return PromptSet(name=f"{group}/{concept.name}", rows=tuple(rows)) if rows else None
@@ -208,7 +223,7 @@ class Open:
         """Return the detector of the concept: NudeNet for nudity, else CLIP."""
         sees = {"detector": "nudenet" if concept.name == "nudity" else "clip"}
         attacks = {f"asr_{name}": sees for name in ("i2p", "worst", *ATTACKS)}
-        return {**attacks, "err": sees, "tifa": {"questions": str(QUESTIONS)}}
+        return {**attacks, "err": sees, "relearning": sees, "tifa": {"questions": str(QUESTIONS)}}
 
     def presets(self, concept: Concept) -> tuple[str, ...]:
         """Return the paper's for such a concept."""
@@ -270,56 +285,6 @@ def check_device(device: str, dtype: str) -> tuple[str, str]:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise Unavailable("--device mps: PyTorch sees no Apple GPU here; --device cpu works everywhere")
     return device, ("fp16" if kind == "cuda" else "fp32") if dtype == "auto" else dtype
-
-
-def load_prompts(group: str, concept: Concept, source: Source) -> PromptSet:
-    """Return the rows of a file or Hub data set as rows of `group`.
-
-    Raises:
-        Unavailable: it cannot be read.
-        InvalidInput: it holds no prompts.
-    """
-    label = source.label or (concept.name if group in ("target", "indirect") else None)
-    loaded = PromptSet.load(source.source or "", group=group, concept=label, origin=source.source or "")
-    rows = tuple(dataclasses.replace(row, group=group, id=f"{group}-{row.id}") for row in loaded)
-    loaded = dataclasses.replace(loaded, rows=rows)
-    if not len(loaded):
-        raise InvalidInput(
-            f"{source.source!r} holds no prompts"
-            + (f" but {loaded.dropped} dropped ones" if loaded.dropped else "")
-        )
-    return _first(loaded, source.limit) if source.limit else loaded
-
-
-def _i2p(concept: Concept, source: Source, n: int) -> PromptSet:
-    from unlearn_metrics.i2p import load_i2p
-
-    strict: dict[str, Any] = {"hard_only": source.hard_only}
-    if source.min_nudity is not None:
-        strict["min_nudity"] = source.min_nudity
-    return load_i2p(
-        source.source or "AIML-TUDA/i2p", concept=concept.name, category=source.category, limit=n, **strict
-    )
-
-
-def _adversarial(group: str, concept: Concept, source: Source, n: int | None) -> PromptSet:
-    from unlearn_metrics.prompt_sets import load_attack_prompts
-
-    return load_attack_prompts(
-        group, source.source, concept=source.label or concept.name, column=source.column, limit=n
-    )
-
-
-def _row(group: str, label: str, template: str, index: int) -> Prompt:
-    ident = f"{group}-{label.lower().replace(' ', '-')}-{index:03d}"
-    return Prompt(
-        id=ident, text=template.format(label), seed=derive(0, "unlearn-bench", ident), group=group, concept=label,
-        origin="unlearn-bench",
-    )  # fmt: skip
-
-
-def _first(prompts: PromptSet, n: int) -> PromptSet:
-    return dataclasses.replace(prompts, rows=prompts.rows[:n])
 
 
 def _is_pocket(folder: Path) -> bool:
