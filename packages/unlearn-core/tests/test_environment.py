@@ -20,6 +20,11 @@ def test_it_says_what_is_installed_and_where():
     assert found["platform"] == platform.platform()
 
 
+def test_the_command_can_be_typed_again(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/bench", "sd", "--concept", "van gogh"])
+    assert environment()["command"] == "bench sd --concept 'van gogh'"
+
+
 def test_the_first_copy_on_the_path_is_the_one_named(tmp_path, monkeypatch):
     for folder, number in (("first", "9.1"), ("second", "9.2")):
         info = tmp_path / folder / f"unlearn_core-{number}.dist-info"

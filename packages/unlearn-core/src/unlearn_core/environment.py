@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from importlib.metadata import distributions
@@ -15,12 +16,13 @@ _PACKAGES = {
 
 
 def environment() -> dict[str, Any]:
-    """Return Python, package versions, platform, processor count, device and the git commit of this code."""
+    """Return the command as typed, Python, versions, platform, processor count, device and this code's git commit."""
     versions: dict[str, str] = {}
     for found in distributions():
         if found.name in _PACKAGES:
             versions.setdefault(found.name, found.version)  # the first on the path is the one imported
     return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "python": platform.python_version(),
         "packages": dict(sorted(versions.items())),
         "platform": platform.platform(),

@@ -43,6 +43,11 @@ def print_run(record: "RunRecord", document: dict[str, Any]) -> None:
         say(f"note: {note}")
     images = document["images"]
     say(f"pictures: {images['generated']} drawn, {images['reused']} found again, in {images['folder']}")
+    if attacks := record.environment.get("attacks"):
+        again = [name for name, info in attacks.items() if info["reused"]]
+        say(f"attacks: {len(attacks) - len(again)} run, {len(again)} found again {', '.join(again)}".rstrip())
+    if verdicts := record.environment.get("verdicts"):
+        say(f"verdicts: {verdicts['computed']} given, {verdicts['reused']} found again")
     if document["reused"]:
         say(f"reused the record of {record.created:%Y-%m-%d %H:%M} UTC (--force measures again)")
     else:
