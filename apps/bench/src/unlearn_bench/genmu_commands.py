@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from unlearn_bench.genmu import options
+
 app = typer.Typer(help="The Genμ challenge: ERR, its tie-break, and three strategies.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -19,11 +21,30 @@ Images = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Pictures of each concept and axis at most.")]
 Judge = Annotated[
-    str | None, typer.Option(help="pocket, llava, or a detector of `bench list`; the model's own by default.")
+    list[str] | None,
+    typer.Option(
+        help="pocket, llava, or a detector of `bench list`; the model's own by default. Several, with commas or "
+        "repeated, decide by majority."
+    ),
 ]
 JudgeSettings = Annotated[
     list[str] | None,
-    typer.Option("--judge-set", metavar="NAME=VALUE", help="A setting of the judge; repeatable."),
+    typer.Option(
+        "--judge-set",
+        metavar="NAME=VALUE",
+        help="A setting of the judge, of several JUDGE.NAME=VALUE; repeatable.",
+    ),
+]
+Sensitivity = Annotated[
+    str | None,
+    typer.Option(help="Of the judge, as 0.92 or as counts, 46/50: components are corrected for its errors."),
+]
+Specificity = Annotated[str | None, typer.Option(help="Of the judge, with --sensitivity.")]
+Labelled = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration", help="In place of both: a table of labelled pictures, columns truth, present."
+    ),
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the sampler.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, auto.")]
@@ -66,6 +87,9 @@ def run_strategy(
     steps: Steps = None,
     judge: Judge = None,
     judge_set: JudgeSettings = None,
+    sensitivity: Sensitivity = None,
+    specificity: Specificity = None,
+    calibration: Labelled = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     seed: Seed = 0,
@@ -78,7 +102,7 @@ def run_strategy(
     from unlearn_bench.genmu import plan as plans
     from unlearn_bench.genmu import tables as genmu_tables
     from unlearn_bench.genmu.document import document
-    from unlearn_bench.genmu.worlds import world_of
+    from unlearn_bench.genmu.panel import calibration_of, judged_world
     from unlearn_bench.progress import progress_bar
     from unlearn_bench.sd import config as configs
     from unlearn_core.errors import InvalidInput
@@ -87,8 +111,9 @@ def run_strategy(
         raise InvalidInput("--order states the orders themselves, --orders how many; give one of them")
     if (order or orders) and strategy != "continual":
         raise InvalidInput(f"--order is for --strategy continual; {strategy} has none")
-    world = world_of(model, csv, judge, _settings(judge_set))
-    asked = world.protocol(_names(concepts), images=images, limit=limit)
+    world = judged_world(model, csv, judge, options.settings(judge_set))
+    known = calibration_of(sensitivity, specificity, calibration)
+    asked = world.protocol(options.names(concepts), images=images, limit=limit)
     chain: list[dict[str, Any]] = [{"name": name.strip()} for name in technique.split("+")]
     if preset is not None:
         if len(chain) > 1:
@@ -100,8 +125,8 @@ def run_strategy(
                "sampler": {} if steps is None else {"steps": steps}}  # fmt: skip
     plan = plans.prepare(
         configs.build(mapping, "the command line"), strategy, world, asked,
-        orders=[_names(one) for one in order] if order else orders or plans.ORDERS, assignments=set_ or [],
-        asked_with={"images": images, "limit": limit},
+        orders=[options.names(one) for one in order] if order else orders or plans.ORDERS, assignments=set_ or [],
+        asked_with={"images": images, "limit": limit}, calibration=known,
     )  # fmt: skip
     from unlearn_bench.genmu.run import run
 
@@ -133,6 +158,9 @@ def evaluate_submission(
     steps: Steps = None,
     judge: Judge = None,
     judge_set: JudgeSettings = None,
+    sensitivity: Sensitivity = None,
+    specificity: Specificity = None,
+    calibration: Labelled = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     out: Out = Path("runs"),
@@ -145,24 +173,27 @@ def evaluate_submission(
     from unlearn_bench.genmu import tables as genmu_tables
     from unlearn_bench.genmu.document import document
     from unlearn_bench.genmu.evaluate import asked_with, evaluate, opened
-    from unlearn_bench.genmu.worlds import world_of
+    from unlearn_bench.genmu.panel import calibration_of, judged_world
     from unlearn_bench.progress import progress_bar
     from unlearn_bench.sd import config as configs
     from unlearn_core.errors import InvalidInput
 
-    found = opened(submission, _names(concepts), out)
+    found = opened(submission, options.names(concepts), out)
     base = model or found.base
     if not base:
         raise InvalidInput("the submission does not say which model it began with; give --model")
     # What the submission states of its pictures holds where the organiser states nothing.
     stated = asked_with(found)
     images, limit, steps = images or stated["images"], limit or stated["limit"], steps or stated["steps"]
-    world = world_of(base, csv, judge, _settings(judge_set))
+    world = judged_world(base, csv, judge, options.settings(judge_set))
+    known = calibration_of(sensitivity, specificity, calibration)
     asked = world.protocol(found.concepts, images=images, limit=limit)
     mapping = {"technique": "none", "model": base, "device": device, "dtype": dtype, "out": out,
                "sampler": {} if steps is None else {"steps": steps}}  # fmt: skip
     strategy = "single" if found.strategy == "single" else "multi"
-    plan = plans.prepare(configs.build(mapping, "the command line"), strategy, world, asked)
+    plan = plans.prepare(
+        configs.build(mapping, "the command line"), strategy, world, asked, calibration=known
+    )
     with progress_bar(quiet=json) as progress:
         record, path, reused = evaluate(found, plan, out, pictures=pictures, force=force, progress=progress)
     result = document(record, path, reused=reused)
@@ -185,7 +216,7 @@ def rank_submissions(
     from unlearn_bench.genmu import tables as genmu_tables
     from unlearn_bench.genmu.ranking import ranking
 
-    found = ranking(submissions, by=by, over=_one_of("population", over, OVER), seed=seed)
+    found = ranking(submissions, by=by, over=options.chosen("population", over, OVER), seed=seed)
     if json:
         tables.print_json(found)
         return
@@ -211,7 +242,7 @@ def score_table(
     from unlearn_bench import tables
     from unlearn_bench.genmu import tables as genmu_tables
 
-    kind = _one_of("population", over, OVER)
+    kind = options.chosen("population", over, OVER)
     found = err(read_table(table), seed=seed, resamples=resamples, over=kind).document()
     if json:
         tables.print_json({**found, "tie_break": None})
@@ -283,7 +314,7 @@ def lint_prompts(
         from unlearn_bench.genmu.potency import Unmodified
 
         with progress_bar(quiet=json) as progress:
-            drawn = Unmodified.of(model, judge, _settings(judge_set), steps=steps, device=device)
+            drawn = Unmodified.of(model, judge, options.settings(judge_set), steps=steps, device=device)
             measured = {
                 "tokens": drawn.tokens,
                 "potency": drawn.potency(found, out, images=images, progress=progress),
@@ -293,34 +324,3 @@ def lint_prompts(
         tables.print_json(document)
     else:
         genmu_tables.print_lint(document, CHECKS)
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
-
-
-def _settings(assignments: list[str] | None) -> dict[str, Any]:
-    import json
-
-    from unlearn_core.errors import InvalidInput
-
-    found: dict[str, Any] = {}
-    for text in assignments or []:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise InvalidInput(
-                f"--judge-set {text!r}: write NAME=VALUE, for example --judge-set model=ViT-B-32"
-            )
-        try:
-            found[name.strip().replace("-", "_")] = json.loads(value) if value[:1] in "[{" else value
-        except ValueError as error:
-            raise InvalidInput(f"--judge-set {text!r} is no JSON: {error}") from None
-    return found
-
-
-def _one_of(what: str, value: str, known: tuple[str, ...]) -> Any:
-    from unlearn_core.errors import InvalidInput, one_of
-
-    if value not in known:
-        raise InvalidInput(one_of(what, value, known))
-    return value

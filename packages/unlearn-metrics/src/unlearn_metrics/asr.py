@@ -127,7 +127,9 @@ class Eye:
         """Return what is seen on the images of `samples`; black ones count as blocked."""
         ordered = sorted(samples, key=lambda sample: sample.prompt.id)
         by = verdict_cache.identity(self.detector)
-        found, why = verdicts.ask(ordered, lambda x: _checked(self.detector.presence(x)), skip_black=True, by=by)
+        found, why = verdicts.ask(
+            ordered, lambda x: _checked(self.detector.presence(x)), skip_black=True, by=by
+        )
         return Seen([sample.prompt for sample in ordered], found, why)
 
 

@@ -21,7 +21,7 @@ def document(record: RunRecord, path: Path, *, reused: bool) -> dict[str, Any]:
         "tie_break": scores["tie_break"],
         "baselines": {name: scores[name] for name in ("identity", "noise")},
         "gain": scores["gain"],
-        **{key: scores[key] for key in ("continual", "claimed") if key in scores},
+        **{key: scores[key] for key in ("panel", "corrected", "continual", "claimed") if key in scores},
         "images": images,
         "seconds": {name: stage.seconds for name, stage in record.stages.items()},
         "notes": record.notes,

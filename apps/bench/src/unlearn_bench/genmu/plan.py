@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import factorial
 from typing import Any, Literal, get_args
 
+from genmu_eval.judges import Calibration
 from unlearn_bench.genmu.protocol import Protocol
 from unlearn_bench.genmu.worlds import World
 from unlearn_bench.sd.config import Config, Source
@@ -38,6 +39,8 @@ class Plan:
     asked_with: Mapping[str, Any] = field(default_factory=dict)
     """What the user said of the pictures, so that an evaluation can ask for the same: "images", "limit"."""
     notes: tuple[str, ...] = ()
+    calibration: Calibration | None = None
+    """How often the judge errs, where that is known: components are then corrected for it."""
 
     @property
     def first(self) -> Experiment:
@@ -74,6 +77,7 @@ class Plan:
             "judge": self.world.judged_by,
             "seed": one.seed,
             "dtype": one.dtype,
+            **({"calibration": settings_of(self.calibration)} if self.calibration else {}),
         }
 
 
@@ -86,6 +90,7 @@ def prepare(
     orders: Sequence[Sequence[str]] | int = ORDERS,
     assignments: list[str] | None = None,
     asked_with: Mapping[str, Any] | None = None,
+    calibration: Calibration | None = None,
 ) -> Plan:
     """Return the plan of a run.
 
@@ -97,6 +102,7 @@ def prepare(
         orders: of a continual run: these, or that many, the targets' own and shuffled ones.
         assignments: "NAME=VALUE", settings of the technique.
         asked_with: see `Plan`.
+        calibration: see `Plan`.
 
     Raises:
         UnlearnError: a name nobody knows, a setting of the wrong type, an order of other concepts, a technique that is
@@ -130,6 +136,7 @@ def prepare(
         orders=_orders(asked.targets, orders, first.seed) if strategy == "continual" else (asked.targets,),
         asked_with=dict(asked_with or {}),
         notes=tuple(notes),
+        calibration=calibration,
     )
 
 

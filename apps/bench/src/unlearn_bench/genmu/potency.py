@@ -8,7 +8,8 @@ from typing import Any
 
 from genmu_eval.prompts import Question, Sheet
 from unlearn_bench.genmu.judging import judged
-from unlearn_bench.genmu.worlds import World, by_text, world_of
+from unlearn_bench.genmu.panel import judged_world
+from unlearn_bench.genmu.worlds import World, by_text
 from unlearn_bench.sd import config as configs
 from unlearn_bench.sd import runner
 from unlearn_bench.sd.experiment import Experiment, prepare
@@ -26,14 +27,20 @@ class Unmodified:
 
     @classmethod
     def of(
-        cls, model: str, judge: str | None, settings: dict[str, Any], *, steps: int | None, device: str
+        cls,
+        model: str,
+        judges: Sequence[str] | None,
+        settings: dict[str, Any],
+        *,
+        steps: int | None,
+        device: str,
     ) -> "Unmodified":
         """Return the model that is called so.
 
         Raises:
             UnlearnError: there is none, or no such judge.
         """
-        world = world_of(model, None, judge, settings)
+        world = judged_world(model, None, judges, settings)
         mapping = {
             "technique": "none", "model": model, "device": device, "prompts": {"target": 1},
             "concept": {"name": "dog", "kind": "object"}, "metrics": None,

@@ -13,8 +13,9 @@ from typing import Any
 
 from genmu_eval.submission import Submission, SubmittedModel
 from unlearn_bench.genmu import folder as folders
-from unlearn_bench.genmu.judging import drawn_and_judged, judged
+from unlearn_bench.genmu.judging import Votes, drawn_and_judged, judged
 from unlearn_bench.genmu.models import Forgot, unlearned
+from unlearn_bench.genmu.panel import agreement, corrections
 from unlearn_bench.genmu.plan import Plan
 from unlearn_bench.genmu.scores import Taken, scores, sequences, weight_change
 from unlearn_bench.sd import runner
@@ -47,6 +48,7 @@ def run(
         return RunRecord.read(path), path, True
     record = RunRecord.of("genmu", spec)
     record.environment["model_reason"] = plan.first.why
+    record.environment["asked"] = dict(plan.asked_with)
     submitted: list[SubmittedModel] = []
 
     def submit(forgot: Forgot, taken: Taken) -> None:
@@ -100,16 +102,20 @@ def measure(
     record.notes = list(plan.notes)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UnlearnWarning)
-        before, seen = drawn_and_judged(plan, base, plan.asked, out, record, "baseline", progress)
-        taken = Taken(before=before, base=list(plan.asked.judgements(seen)))
+        votes: Votes = {}
+        before, seen = drawn_and_judged(
+            plan, base, plan.asked, out, record, "baseline", progress, votes=votes
+        )
+        taken = Taken(before=before, base=list(plan.asked.judgements(seen)), votes=votes)
         for forgot in _timed(models, record):
             asked = plan.asked.only(forgot.targets, requested_later=forgot.later)
             if forgot.pictures is None:
                 samples, after = drawn_and_judged(
-                    plan, forgot.model, asked, out, record, "pictures", progress
+                    plan, forgot.model, asked, out, record, "pictures", progress, votes=votes
                 )
             else:
-                samples, after = forgot.pictures, judged(plan.world, asked.draws, forgot.pictures)
+                samples = forgot.pictures
+                after = judged(plan.world, asked.draws, samples, votes=votes)
             alone = forgot.targets[0] if plan.strategy == "single" else ""
             rows = list(asked.judgements(after, alone=alone))
             if plan.strategy == "continual":
@@ -133,6 +139,10 @@ def measure(
 def finish(plan: Plan, taken: Taken, record: RunRecord, weights: dict[str, Path]) -> None:
     """Put the scores of what was seen, and the weight change of the models in `weights`, into the record."""
     record.scores = {**scores(taken.rows, taken.identity), "tie_break": None}
+    if panel := agreement(taken.votes):
+        record.scores["panel"] = panel
+    if plan.calibration is not None:
+        record.scores["corrected"] = corrections(taken.rows, plan.calibration)
     if weights:
         n_concepts = len(plan.asked.targets) if plan.strategy != "single" else None
         found = weight_change(plan.first.model, weights, n_concepts=n_concepts)

@@ -35,6 +35,8 @@ class Taken:
     """Order -> the judged images after each request."""
     motions: dict[tuple[str, ...], list[dict[str, float]]] = field(default_factory=dict)
     """Order -> what each request did to the weights."""
+    votes: dict[str, list[bool | None]] = field(default_factory=dict)
+    """Judge -> its answers about all pictures of the run."""
     hooks: list[str] = field(default_factory=list)
     """What acts while the submitted models draw."""
 

@@ -41,6 +41,7 @@ def print_run(document: Doc, record: Any, path: Any) -> None:
     scores = {spec["technique"]: record.scores["submission"], "identity": record.scores["identity"],
               "noise": record.scores["noise"]}  # fmt: skip
     print_errs(scores, title=f"{spec['technique']}, {spec['strategy']}: {names} forgotten by {spec['model']}")
+    print_judges(record.scores.get("panel"), record.scores.get("corrected"))
     gain = record.scores["gain"]
     say("")
     say(f"against doing nothing: {gain['value']:+.3f} ERR pooled [{gain['low']:+.3f}, {gain['high']:+.3f}]")
@@ -62,6 +63,28 @@ def print_run(document: Doc, record: Any, path: Any) -> None:
         if role in record.files:
             say(f"{word}: {path.parent / record.files[role]}")
     say(f"folder: {path.parent}")
+
+
+def print_judges(panel: Doc | None, corrected: Doc | None) -> None:
+    """Print how far several judges agree, and the components as they would be without a judge's errors."""
+    if corrected:
+        cells = [corrected["err_pooled"], *(corrected["components"][axis] for axis in AXES)]
+        said = f"sensitivity {corrected['sensitivity']:.3f}, specificity {corrected['specificity']:.3f}"
+        table = _table(f"corrected for a judge of {said}", ["", "ERR pooled", *AXES])
+        _row(table, "corrected", *map(_cell, cells))
+        say("")
+        _print(table)
+    if panel:
+        pairs = [f"{' and '.join(p['judges'])} {_kappa(p['kappa'])}" for p in panel["cohen_kappa"]]
+        say("")
+        say(
+            f"judges: {', '.join(panel['judges'])}, agreement on {panel['n']} answers: Fleiss' kappa "
+            f"{_kappa(panel['fleiss_kappa'])}; Cohen's: {', '.join(pairs)}; {panel['draws']} draws count as not shown"
+        )
+
+
+def _kappa(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"
 
 
 def print_claim(claimed: Doc) -> None:

@@ -10,7 +10,7 @@ from unlearn_bench.leaderboard.concepts import BASELINE, ConceptRun
 from unlearn_bench.leaderboard.groups import grouped
 from unlearn_bench.leaderboard.klom import KlomRun
 from unlearn_bench.leaderboard.records import Run, read_runs
-from unlearn_bench.report import groups, klom, pictures
+from unlearn_bench.report import genmu, groups, klom, pictures
 from unlearn_bench.report.files import root_of
 from unlearn_core import atomic
 
@@ -32,15 +32,19 @@ def write(folder: Path, out: Path, *, title: str = "", unsafe: bool = True) -> d
     prompts = [prompt for group in page["groups"] for prompt in group["gallery"]["prompts"]]
     return {
         "runs": page["runs"],
-        "tables": len(page["groups"]) + len(page["klom"]),
-        "pictures": sum(len(prompt["pictures"]) for prompt in prompts),
+        "tables": len(page["groups"]) + len(page["genmu"]) + len(page["klom"]),
+        "pictures": sum(len(prompt["pictures"]) for prompt in prompts)
+        + sum("src" in figure for group in page["genmu"] for figure in group["figures"]),
     }
 
 
 def collect(runs: list[Run], root: Path, *, title: str = "", unsafe: bool = True) -> dict[str, Any]:
     """Return everything that the page shows as JSON values; `root` holds the pictures."""
-    concept_runs, klom_runs, left_out = [], [], []
+    concept_runs, klom_runs, genmu_runs, left_out = [], [], [], []
     for run in runs:
+        if run.record.kind in genmu.KINDS:
+            genmu_runs.append(run)
+            continue
         kind = {"sd": ConceptRun, "klom": KlomRun}.get(run.record.kind)
         entry = kind.of(run) if kind else f"reports have no table of the kind {run.record.kind!r}"
         if isinstance(entry, ConceptRun):
@@ -59,13 +63,16 @@ def collect(runs: list[Run], root: Path, *, title: str = "", unsafe: bool = True
         table["concepts"] = pictures.by_concept(shown, root)
         tables.append(table)
     other = [klom.table(group, number, root) for number, group in enumerate(grouped(klom_runs), 1)]
+    submissions = genmu.tables(genmu_runs, root, leave_out=not unsafe)
     forgotten = dict.fromkeys(table["concept"] for table in tables)
+    forgotten |= dict.fromkeys(concept for table in submissions for concept in table["concepts"])
     return {
         "title": title or _title(list(forgotten), bool(other)),
         "made": f"{datetime.now(UTC):%Y-%m-%d}",
         "runs": len(runs),
         "groups": tables,
         "across": _across(tables),
+        "genmu": submissions,
         "klom": other,
         "unsafe_left_out": not unsafe,
         "left_out": left_out,

@@ -12,7 +12,12 @@ def row(record: RunRecord) -> dict[str, Any]:
     """Return command, configuration file (name and text, None without one), environment and cost of a run."""
     config = configuration(record.spec) if record.kind == "sd" else None
     name = f"{record.spec.get('technique', record.kind)}-{record.run_id}.json"
-    command = f"bench run --config {shlex.quote(name)}" if config else klom_command(record.spec)
+    if config:
+        command = f"bench run --config {shlex.quote(name)}"
+    elif record.kind == "klom":
+        command = klom_command(record.spec)
+    else:
+        command = genmu_command(record.spec, record.environment.get("asked") or {})
     return {
         "command": command,
         "config": None if config is None else json.dumps(config, indent=1, ensure_ascii=False),
@@ -75,6 +80,53 @@ def klom_command(spec: Mapping[str, Any]) -> str:
             text = value if isinstance(value, str) else json.dumps(value)
             words += ["--set", f"{name}={text}"]
     return shlex.join(str(word) for word in words)
+
+
+def genmu_command(spec: Mapping[str, Any], asked: Mapping[str, int | None]) -> str:
+    """Return the command whose run, or evaluation of a SUBMISSION whose folder no record knows, has this spec.
+
+    Settings are given where they are the same for all targets.
+
+    Args:
+        spec: of a Genμ record.
+        asked: "images" and "limit", as far as the user stated them.
+    """
+    anew = "submission" in spec
+    words = ["bench", "genmu", *(["evaluate", "--submission", "SUBMISSION"] if anew else ["run"])]
+    words += ["--model", spec["model"], "--concepts", ",".join(one["name"] for one in spec["concepts"])]
+    for name, value in {"steps": spec["sampler"].get("steps"), **asked}.items():
+        words += [] if value is None else [f"--{name}", value]
+    words += [*_judges(spec["judge"]), "--dtype", spec["dtype"]]
+    if known := spec.get("calibration"):
+        words += ["--sensitivity", f"{known['seen']}/{known['with_concept']}"]
+        words += ["--specificity", f"{known['clear']}/{known['without_concept']}"]
+    words += ["--pictures"] if spec.get("source") == "pictures" else []
+    if not anew:
+        words += ["--strategy", spec["strategy"], "--technique", spec["technique"], "--seed", spec["seed"]]
+        for order in spec["orders"] if spec["strategy"] == "continual" else ():
+            words += ["--order", ",".join(order)]
+        chain, config = spec["technique"].split("+"), spec["config"]
+        if config.keys() == set(chain):
+            words += ["--preset", "none"] if len(chain) == 1 else []
+            for name, settings in config.items():
+                words += _assignments("--set", f"{name}." if len(chain) > 1 else "", settings)
+    return shlex.join(str(word) for word in words)
+
+
+def _judges(found: Mapping[str, Any]) -> list[str]:
+    panel = found.get("panel") or [found]
+    words = ["--judge", ",".join(one["name"] for one in panel)]
+    for one in panel:
+        start = f"{one['name']}." if len(panel) > 1 else ""
+        words += _assignments("--judge-set", start, one.get("settings") or {})
+    return words
+
+
+def _assignments(option: str, start: str, settings: Mapping[str, Any]) -> list[str]:
+    found = []
+    for name, value in settings.items():
+        found += [option, f"{start}{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    return found
 
 
 def _environment(found: Mapping[str, Any]) -> dict[str, str]:
