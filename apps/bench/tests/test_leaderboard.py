@@ -287,7 +287,7 @@ def test_a_baseline_that_drifts_a_little_is_said(write, board, tmp_path):
 
 def test_what_changes_nothing_keeps_the_table(write, board, tmp_path):
     write("uce")
-    moved = json.loads(json.dumps(METRICS).replace("/home/me/site-packages", "/work/packages/pocket-sd/src"))
+    moved = json.loads(json.dumps(METRICS).replace("/home/me/site-packages", "/srv/packages/pocket-sd/src"))
     moved["clip_score"]["device"] = "cuda"
     write("sld", metrics=moved, sampler={"scheduler": "ddim", "steps": 25, "batch": 64})
     assert len(board(tmp_path)["groups"]) == 1
