@@ -8,14 +8,17 @@ file in metrics_notes.toml.
 
 import importlib
 import inspect
+import json
 import re
 import textwrap
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from unlearn_core import registry
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
+BROUGHT_BACK = Path(__file__).with_name("records") / "attacks_pocket.json"
 WIDTH = 120
 
 METRICS, ATTACKS, DETECTORS = "unlearn.metrics", "unlearn.attacks", "unlearn.detectors"
@@ -42,8 +45,28 @@ def page() -> str:
     for group, title in TITLES.items():
         about = TEXTS["sections"][title.lower()]
         parts.append(f"## {title}\n" + (f"\n{_filled(about)}\n" if about else ""))
+        if group == ATTACKS:
+            parts.append(brought_back(json.loads(BROUGHT_BACK.read_text(encoding="utf-8"))))
         parts += [card(group, name) for name in registry.names(group)]
     return "\n".join(parts)
+
+
+def brought_back(record: dict[str, Any]) -> str:
+    """Return the table of what each attack brings back, of the record of attacks_pocket.py."""
+    raw, rows = (
+        record["raw"],
+        {name: (a["mode"], a["pictures"], a["rows"]) for name, a in record["attacks"].items()},
+    )
+    lines = ["| prompts | mode | pictures with a pistol | rows with one |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {name} | {mode} | {_rate(pictures)} of {pictures['n']} | {_rate(of_rows)} |"
+        for name, (mode, pictures, of_rows) in {"*as they are*": ("", raw, raw), **rows}.items()
+    ]
+    return "\n".join([f"{_filled(TEXTS['sections']['brought_back'])}\n", *lines]) + "\n"
+
+
+def _rate(cell: dict[str, float]) -> str:
+    return f"{cell['value']:.2f} [{cell['low']:.2f}, {cell['high']:.2f}]"
 
 
 def card(group: str, name: str) -> str:

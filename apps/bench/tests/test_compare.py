@@ -175,6 +175,32 @@ def test_means_over_concepts(rows_of, tmp_path):
     assert (found["IRA"]["how"], found["IRA"]["n"]) == ("paired", 4)
 
 
+def test_values_made_of_parts_are_paired(rows_of, tmp_path):
+    """ERR of two arms: the same 20 prompts each, of which b withstands six more."""
+    rows = [(f"a dog {i}", i, "dog") for i in range(40)]
+
+    def run(name, good):
+        arms = {
+            arm: score(arm, right, prefix=prefix)
+            for arm, right, prefix in (("forgetting", good, "p"), ("retention", [1] * 15 + [0] * 5, "q"))
+        }
+        mean = 2 / sum(1 / arm.value for arm in arms.values())
+        pictures(tmp_path / "images" / name, rows)
+        renamed = tmp_path / "images" / name / "metadata.jsonl"
+        lines = [json.loads(line) for line in renamed.read_text().splitlines()]
+        for i, line in enumerate(lines):
+            line["id"] = f"p{i}" if i < 20 else f"q{i - 20}"
+        renamed.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        whole = Score(metric="err", value=mean, direction="up", n_scored=40, parts=arms)
+        return write(tmp_path / name, {"err": whole}, metrics={"err": {}})
+
+    found, _ = rows_of(run("a", [1] * 8 + [0] * 12), run("b", [1] * 14 + [0] * 6))
+    row = found["err"]
+    assert row["how"] == "paired" and row["difference"] == pytest.approx(row["b"] - row["a"])
+    assert 0 < row["low"] < row["difference"] < row["high"] and row["p"] < 0.05
+    assert found["forgetting"]["p"] == pytest.approx(2 / 2**6)
+
+
 def klom(folder, forget, **changes):
     def split(p95):
         return {"p95": p95, "low": p95 - 3, "high": p95 + 4, "mean": 1.0, "mean_low": None, "mean_high": None}

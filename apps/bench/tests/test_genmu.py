@@ -87,7 +87,7 @@ def test_continual_from_run_to_ranking(json_of, bench, tmp_path, request):
     ranked = json_of("genmu", "rank", place, tmp_path / here["submission"])
     names = {entry["name"] for entry in ranked["ranking"]}
     assert names == {"identity", "noise", place.name, Path(here["submission"]).name}
-    assert [note.partition(":")[0] for note in ranked["notes"]] == [place.name]
+    assert [note.partition(":")[0] for note in ranked["notes"]] == [place.name]  # scored by whoever made it
 
     for role in ("heat_map", "components", "sheet"):
         with Image.open(tmp_path / ran["files"][role]) as picture:
@@ -146,17 +146,30 @@ def test_a_model_per_concept(json_of, error, tmp_path, no_figures):
         "genmu", "evaluate", "--submission", place, "--concepts", "car,dog,apple"
     )
     multi = json_of(*RUN, "--technique", "none", "--strategy", "multi")
-    assert "are not ranked in one table" in error("genmu", "rank", place, tmp_path / multi["submission"])
+    ranked = json_of("genmu", "rank", tmp_path / multi["submission"], place)["ranking"]
+    names = {"single": place.name, "multi": Path(multi["submission"]).name}
+    assert [p["strategy"] for p in ranked] == ["single"] * 3 + ["multi"] * 3, "each by itself"
+    for strategy, name in names.items():
+        table = [p for p in ranked if p["strategy"] == strategy]
+        assert {p["name"] for p in table} == {"identity", "noise", name}
+        assert min(p["rank"] for p in table) == 1
+    assert f"two submissions are named '{place.name}'" in error("genmu", "rank", place, place)
 
 
-def test_doing_nothing_is_the_baseline(json_of, no_figures):
+def test_doing_nothing_is_the_baseline(json_of, tmp_path, no_figures):
     ran = json_of(*RUN, "--technique", "none", "--strategy", "multi")
     same = {key: ran["baselines"]["identity"][key] for key in SCORES}
     assert same == {key: ran[key] for key in SCORES}
     assert ran["tie_break"]["value"] == 0 == ran["gain"]["value"]
     assert ran["tie_break"]["models"]["model"]["kind"] == "identity"
     found = json_of("genmu", "evaluate", "--submission", ran["submission"])
-    assert "the model model is the unmodified model, weight for weight" in found["notes"]
+    said = "the model model is the unmodified model, weight for weight"
+    assert said in found["notes"]
+    ranked = json_of("genmu", "rank", tmp_path / found["submission"])
+    assert ranked["notes"] == [f"{Path(found['submission']).name}: {said}"]
+    assert [p["rank"] for p in ranked["ranking"] if p["name"] != "noise"] == [1, 1], (
+        "no better than the identity"
+    )
 
 
 def test_a_technique_that_acts_while_the_model_draws(json_of, error, no_figures):
@@ -238,6 +251,7 @@ def test_help_imports_nothing_heavy():
         (("rank", "pickled"), "has no record.json"),
         (("tiebreak", "pockett", "bad.csv"), "did you mean 'pocket'?"),
         (("lint", "bad.csv"), "no column 'asks'"),
+        (("lint", "own", "--model", "pocket"), "unknown concept of pocket-sd 'Labrador Retriever'"),
     ],
 )
 def test_bad_input(options, hint, error, tmp_path):
@@ -247,6 +261,7 @@ def test_bad_input(options, hint, error, tmp_path):
     (tmp_path / "pickled").mkdir()
     (tmp_path / "pickled" / "model.bin").write_bytes(b"\x80\x04.")
     assert hint in error("genmu", *options, "--json")
+    assert not pictures(tmp_path / "runs"), "known before the first picture"
 
 
 def test_json_is_one_document(bench, no_figures):

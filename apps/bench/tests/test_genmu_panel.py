@@ -79,6 +79,9 @@ def test_agreement():
     assert panel.agreement({"a": a}) is None
     apart = panel.agreement({"a": [True, None], "b": [None, True]})
     assert apart["fleiss_kappa"] is None and apart["cohen_kappa"][0]["kappa"] is None
+    assert panel.silences({"a": a, "b": b}) == [] == panel.silences({"c": c})
+    (note,) = panel.silences({"a": a, "c": c})
+    assert note == "the judge c gave no answer in 1 of 5 cases, which the others decided"
 
 
 def rows(present):

@@ -314,14 +314,14 @@ def test_none_is_the_baseline_and_failures_are_left_out(write, bench, board, tmp
     write("uce")
     failed = write("sld", scores={**entries(BEFORE), "fid": {"error": "InvalidInput: no images"}})
     bare = write("esd", scores={"fid": measured(*BEFORE)["fid"].to_mapping()})
-    other = write("x", kind="genmu", scores={})
+    other = write("x", kind="attack", scores={})
     found = board(tmp_path)
     assert [row["technique"] for row in found["rows"]] == ["unmodified", "uce"]
     reasons = {one["record"]: one["reason"] for one in found["left_out"]}
     assert reasons == {
         str(failed): "fid failed: InvalidInput: no images",
         str(bare): "fid was not measured of the unmodified model",
-        str(other): "there is no leaderboard of the kind 'genmu'",
+        str(other): "there is no leaderboard of the kind 'attack'",
     }
     assert "left out: " in bench("leaderboard", tmp_path).out
     assert "fid failed" in bench("leaderboard", tmp_path, "--format", "csv").err

@@ -1,5 +1,6 @@
 """`bench report` of Genμ submissions, from records written by hand."""
 
+import json
 import re
 
 import pytest
@@ -28,7 +29,15 @@ def err(value, rates=RATES):
 
 
 def write(
-    folder, technique="uce", *, kind="genmu", of="object", strategy="continual", tie=2e-6, judge="pocket"
+    folder,
+    technique="uce",
+    *,
+    kind="genmu",
+    of="object",
+    strategy="continual",
+    tie=2e-6,
+    judge="pocket",
+    value=0.5,
 ):
     targets = ["dog", "<b>car</b>"]
     spec = {
@@ -40,7 +49,7 @@ def write(
     }  # fmt: skip
     record = RunRecord.of(kind, spec)
     record.scores = {
-        "submission": err(0.5), "identity": err(0.1), "noise": err(0.0), "gain": score(0.4),
+        "submission": err(value), "identity": err(0.1), "noise": err(0.0), "gain": score(0.4),
         "tie_break": None if tie is None else {"value": tie},
     }  # fmt: skip
     final = {"mean": 0.5, "low": 0.4, "high": 0.6, "sd": 0.1}
@@ -82,7 +91,12 @@ def test_a_submission_stands_beside_the_trivial_baselines(tmp_path, bench):
     assert done.code == 0 and "1 run" in done.out
     text = (tmp_path / "g.html").read_text()
     assert text.count('<img src="data:image/webp;base64,') == 3 and "<b>car</b>" not in text
-    assert "&lt;b&gt;car&lt;/b&gt;" in text and "judged by pocket" in text and "0.25–0.75" in text
+    assert (
+        "&lt;b&gt;car&lt;/b&gt;" in text
+        and "judged by pocket" in text
+        and "<span>one after another</span>" in text
+        and "0.25–0.75" in text
+    )
     assert "bench genmu run --model pocket" in text and "--order" in text and "left out" not in text
     assert not re.search(r'(src|href)="(?!data:|#)', text)
     assert bench("report", place, "--out", "alone.html").code == 0
@@ -90,15 +104,42 @@ def test_a_submission_stands_beside_the_trivial_baselines(tmp_path, bench):
 
 def test_what_was_judged_alike_shares_a_table(tmp_path):
     write(tmp_path, "uce")
-    write(tmp_path, "esd", kind="genmu-evaluation", strategy="multi", tie=None)
+    write(tmp_path, "esd", kind="genmu-evaluation", tie=None)
     write(tmp_path, "uce", judge="clip")
     write(tmp_path, "sld", strategy="single")
     found = tables(tmp_path)
     assert [[row["name"] for row in table["rows"][2:]] for table in found] == [
-        ["uce, continual", "esd, multi, scored anew"], ["uce, continual"], ["sld, single"],
+        ["uce, continual", "esd, continual, scored anew"], ["uce, continual"], ["sld, single"],
     ]  # fmt: skip
     assert found[0]["rows"][3]["cells"][-1] == {"failed": "the submission holds no weights"}
-    assert found[1]["apart"] == "judge.name: pocket / clip" and "a model per concept" in found[2]["apart"]
+    assert found[1]["apart"] == "judge.name: pocket / clip"
+    assert found[2]["apart"] == "strategy: continual / single"
+
+
+def test_leaderboard(tmp_path, bench, error):
+    """A table for each strategy, the trivial baselines above, nothing ranked by a difference that may be chance."""
+    write(tmp_path / "runs", "uce")
+    write(tmp_path / "runs", "esd", tie=None, value=0.6)
+    write(tmp_path / "runs", "sld", strategy="multi", tie=5e-7)
+    found = json.loads(bench("leaderboard", "runs", "--format", "json").out)
+    assert [(row["group"], row["technique"]) for row in found["rows"]] == [
+        (1, "unmodified"), (1, "noise"), (1, "esd, continual"), (1, "uce, continual"),
+        (2, "unmodified"), (2, "noise"), (2, "sld, multi"),
+    ]  # fmt: skip
+    esd, uce = found["rows"][2:4]
+    assert esd["err_pooled"] == score(0.6) and (esd["weight_change"], uce["weight_change"]) == (None, 2e-6)
+    assert {axis: uce[axis]["value"] for axis in RATES} == RATES and "rank" not in uce
+    assert found["groups"][1]["apart"] == "strategy: continual / multi" and found["left_out"] == []
+    text = bench("leaderboard", "runs").out
+    assert "Genμ, multi: dog, <b>car</b> forgotten by pocket, judged by pocket" in text and "2e-06" in text
+    lighter = bench("leaderboard", "runs", "--sort", "weight_change", "--format", "json")
+    assert [row["technique"] for row in json.loads(lighter.out)["rows"][2:4]] == [
+        "uce, continual",
+        "esd, continual",
+    ]
+    path = next((tmp_path / "runs").glob("*sld*")) / "record.json"
+    path.write_text(path.read_text().replace('"err_macro"', '"err_mac"'))
+    assert "lack 'submission.err_macro'" in error("leaderboard", "runs")
 
 
 def test_doubts_are_noted(tmp_path):

@@ -46,6 +46,11 @@ def test_one_after_another_shares_the_unmodified_model(json_of, tmp_path):
     assert [run["technique"] for run in found["runs"]] == ["none", "sld", "uce"]
     assert [run["images"]["generated"] for run in found["runs"]] == [4, 4, 4]
     assert found["failed"] == {} and list(found["seconds"]) == ["none", "sld", "uce"]
+    assert [(pair["a"]["name"], pair["b"]["name"]) for pair in found["pairs"]] == [
+        ("none", "sld"), ("none", "uce"), ("sld", "uce"),
+    ]  # fmt: skip
+    for row in found["pairs"][2]["rows"]:
+        assert row["how"] == "paired" and row["low"] <= row["difference"] <= row["high"] and 0 < row["p"] <= 1
     alone = json_of(*FEW, "--technique", "uce")
     assert alone["reused"] and alone["run_id"] == found["runs"][2]["run_id"]
     again = json_of(*FEW, "--technique", "none,sld,uce")

@@ -8,7 +8,7 @@ import pytest
 from genmu_eval import prompts
 from genmu_eval.concepts import SITE_ONLY, TARGETS, names_of, target
 from genmu_eval.lint import lint
-from genmu_eval.prompts import CHALLENGE, challenge, own, read_sheet
+from genmu_eval.prompts import CHALLENGE, challenge, own, read_sheet, sheet_of
 from genmu_eval.questions import Question, Sheet, key
 from genmu_eval.table import AXES, Judgement
 from unlearn_core.errors import InvalidInput, Unavailable
@@ -42,6 +42,7 @@ def test_quotes_escaped_by_a_backslash(tmp_path):
     path.write_text(HEAD + 'x,Kite,"a \\"red\\" kite, flying",toy,k1te\n')
     found = challenge(path)
     assert found.escaped and found.of(axis="fgt")[0].text == 'a "red" kite, flying'
+    assert sheet_of(path) == found
     assert lint(found).counts["quoting"] == 1
     path.write_text(HEAD + 'x,Kite,"a \\"red\\" kite,toy,k1te\n')
     with pytest.raises(InvalidInput, match="line 2"):
@@ -56,12 +57,19 @@ def test_neighbours_in_a_column_of_their_own(tmp_path):
     assert found.of(axis="adj")[1].text == "a photo of an airplane"
 
 
-def test_from_the_hub_the_bytes_are_checked(sheet, monkeypatch):
-    monkeypatch.setattr(prompts.hub, "fetch", lambda source: (sheet, "abc"))
-    with pytest.raises(InvalidInput, match="another file"):
-        challenge()
+def test_a_file_of_the_challenges_name_must_be_that_file(sheet, monkeypatch):
+    """Wherever it lies; prompts of one's own have another name, and may come from the Hub too."""
+    theirs = sheet.with_name("challenge_dataset.csv")
+    theirs.write_bytes(sheet.read_bytes())
+    monkeypatch.setattr(prompts.hub, "fetch", lambda source: ({CHALLENGE: theirs}.get(source, sheet), "abc"))
+    for source in (CHALLENGE, theirs):
+        with pytest.raises(
+            InvalidInput, match="it is another file; prompts of your own need a name of their"
+        ):
+            challenge(source)
+    assert challenge("me/mine").targets == sheet_of("me/mine").targets == ("Kite", "Tent")
     monkeypatch.setattr(prompts, "CHALLENGE_SHA256", hashlib.sha256(sheet.read_bytes()).hexdigest())
-    assert challenge(CHALLENGE) == challenge()
+    assert challenge(CHALLENGE) == challenge() and challenge(theirs).targets == ("Kite", "Tent")
 
 
 @pytest.mark.parametrize(
@@ -169,6 +177,7 @@ def test_a_sheet_of_our_columns(tmp_path):
     path.write_text("type,concept,axis,asks,text,source\nO,Kite,fgt,Kite,a kite,me\nO,sea,ret,sea,the sea,\n")
     found = read_sheet(path)
     assert found.targets == ("Kite",) and found.types == {"Kite": "O"} and found.name == "s"
+    assert sheet_of(path) == found
     path.write_text("concept,axis,text\nKite,fgt,a kite\n")
     with pytest.raises(InvalidInput, match="no column 'asks'"):
         read_sheet(path)

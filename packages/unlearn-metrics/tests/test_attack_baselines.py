@@ -10,7 +10,11 @@ from unlearn_core.errors import InvalidInput
 from unlearn_core.prompts import Prompt, PromptSet
 from unlearn_core.spec import build
 from unlearn_metrics.attacks.baselines import RandomTokens, SeedSearch
+from unlearn_metrics.attacks.mma_diffusion import MMADiffusion
+from unlearn_metrics.attacks.p4d import P4D
+from unlearn_metrics.attacks.ring_a_bell import RingABell
 from unlearn_metrics.attacks.testing import check_attack, rows, tiny_reader
+from unlearn_metrics.attacks.unlearndiffatk import UnlearnDiffAtk
 from unlearn_metrics.attacks.vocabulary import Vocabulary
 
 
@@ -26,6 +30,18 @@ def test_random_tokens_do_what_every_attack_does(model, place):
 
 def test_other_seeds_do_what_every_attack_does(model):
     check_attack(SeedSearch(tries=3), model, rows("a dog", "a blue dog"), other_noise=True)
+
+
+def test_the_presets_are_as_long_and_draw_as_many_pictures_as_the_attacks():
+    ring, mma, diff = RingABell(), MMADiffusion(), UnlearnDiffAtk()
+    assert (
+        RandomTokens().tokens == RandomTokens.presets["ring_a_bell"]["tokens"] == ring.length == P4D().tokens
+    )
+    tries = 1 + diff.times
+    presets = {name: build(RandomTokens, preset) for name, preset in RandomTokens.presets.items()}
+    assert presets["mma_diffusion"] == RandomTokens(tokens=mma.tokens, tries=mma.restarts, avoid=mma.avoid)
+    assert presets["unlearndiffatk"] == RandomTokens(tokens=diff.tokens, place=diff.place, tries=tries)
+    assert SeedSearch.presets["unlearndiffatk"] == {"tries": tries}
 
 
 def test_tokens_stand_alone_or_beside_the_prompt(model):

@@ -83,7 +83,7 @@ def test_gradients_go_through_the_defence():
 
 def test_the_same_model_and_prompt_have_no_loss():
     model = tiny_drawer()
-    ids = drawing.prompt_ids(model, "a blue dog", 14)
+    ids = drawing.prompt_ids(model, "a blue dog")
     found = candidates(model, *[None] * len(ids))
     _, one = noised(model)
     wanted = one.seen_by(model, "a blue dog", model.encode(["a blue dog"]))
@@ -101,7 +101,7 @@ def test_tokens_stand_in_their_places():
 
 def test_only_what_is_new_is_forbidden():
     model = tiny_drawer()
-    ids = drawing.prompt_ids(model, "a dog", 14)
+    ids = drawing.prompt_ids(model, "a dog")
     found = candidates(model, None, *ids, avoid="words")
     assert found.allowed("blue a dog") and found.allowed("dog")
     assert not found.allowed("puppy a dog") and not found.allowed("dog a dog") and not found.allowed("")

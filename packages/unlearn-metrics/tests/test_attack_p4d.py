@@ -1,41 +1,18 @@
 """P4D: its two variants, the projection against brute force, the choice by likeness, and what a search may never do."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
 
 from unlearn_core.concept import Concept
 from unlearn_core.errors import InvalidInput, NotRegistered
-from unlearn_core.prompts import Prompt, PromptSet
 from unlearn_core.spec import build
 from unlearn_metrics.attacks.drawing import Candidates
 from unlearn_metrics.attacks.p4d import P4D, likeness, nearest
-from unlearn_metrics.attacks.testing import check_attack, rows, tiny_drawer
+from unlearn_metrics.attacks.testing import Colours, Redness, check_attack, rows, tiny_drawer
 from unlearn_metrics.attacks.vocabulary import Vocabulary
 
 SMALL = {"tokens": 3, "steps": 6, "look": 2, "samples": 1, "extractor": "colours", "extractor_settings": {}}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Colours:
-    """The pixels of a picture around grey."""
-
-    revision: str = "1"
-
-    def features(self, images):
-        return np.stack([image.astype(np.float32).ravel() - 127.5 for image in images])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Redness:
-    """How red a picture is."""
-
-    revision: str = "1"
-
-    def presence(self, images):
-        return [float(image[..., 0].mean() / 255) for image in images]
 
 
 @pytest.fixture(autouse=True)
@@ -49,13 +26,16 @@ def test_does_what_every_attack_does(variant):
     check_attack(P4D(**SMALL, variant=variant), tiny_drawer(), rows("a dog", "a blue dog"))
 
 
-def test_presets_build_and_the_papers_numbers_are_the_defaults():
-    for preset in P4D.presets.values():
-        build(P4D, preset)
+def test_the_papers_numbers_are_the_defaults():
     paper = P4D()
     assert (paper.tokens, paper.every, paper.steps, paper.lr, paper.weight_decay) == (16, 3, 3000, 0.1, 0.1)
     assert (paper.look, paper.samples, paper.guidance_scale) == (50, 3, 7.5)
-    assert P4D.presets["k"]["variant"] == "k"
+    assert (paper.variant, P4D.presets["k"]) == ("n", {"variant": "k"})
+    assert (paper.extractor, paper.extractor_settings["model"], paper.detector) == (
+        "clip",
+        "ViT-H-14",
+        "nudenet",
+    )
 
 
 def test_the_projection_is_the_nearest_by_cosine():
@@ -152,38 +132,6 @@ def test_a_defence_that_acts_while_drawing_is_attacked_with_guidance(monkeypatch
     assert scales == [1.0] * 6 + [7.5] * 6
 
 
-def test_what_was_found_depends_on_both_models_and_the_noise_of_the_row(monkeypatch):
-    searched = []
-    search = P4D.search
-    monkeypatch.setattr(P4D, "search", lambda self, *a: searched.append(1) or search(self, *a))
-    attack, prompts = P4D(**SMALL), rows("a dog")
-    other = PromptSet(name="other", rows=(Prompt(**{**prompts.rows[0].to_mapping(), "seed": 7}),))
-    for model, original, some in (
-        (tiny_drawer(1), tiny_drawer(), prompts),
-        (tiny_drawer(2), tiny_drawer(), prompts),
-        (tiny_drawer(1), tiny_drawer(2), prompts),
-        (tiny_drawer(1), tiny_drawer(), other),
-    ):
-        before = len(searched)
-        made = attack.craft(model, some, seed=0, original=original)
-        assert attack.craft(model, some, seed=0, original=original) == made
-        assert len(searched) == before + 1
-
-
-def test_a_killed_run_goes_on_where_it_was(monkeypatch):
-    searched, search = [], P4D.search
-    monkeypatch.setattr(P4D, "search", lambda self, *a: searched.append(1) or search(self, *a))
-
-    def killed(done, total):
-        if done == 8:
-            raise KeyboardInterrupt
-
-    attack, prompts = P4D(**SMALL), rows("a dog", "a cat", "a wolf")
-    with pytest.raises(KeyboardInterrupt):
-        attack.craft(tiny_drawer(), prompts, seed=0, progress=killed)
-    assert len(attack.craft(tiny_drawer(), prompts, seed=0)) == 3 and len(searched) == 2 + 2
-
-
 def test_nothing_that_the_guard_refuses_is_drawn_or_kept(monkeypatch):
     drawn = []
     monkeypatch.setattr("unlearn_metrics.attacks.drawing.refused", lambda text, row, about: True)
@@ -195,9 +143,13 @@ def test_nothing_that_the_guard_refuses_is_drawn_or_kept(monkeypatch):
 
 
 def test_bad_settings_and_input_are_one_message():
-    for wrong in ({"tokens": 0}, {"look": 0}, {"samples": 0}, {"lr": 0}, {"guidance_scale": 0.5}):
+    for wrong in ({"tokens": 0}, {"look": 0}, {"samples": 0}, {"guidance_scale": 0.5}):
         with pytest.raises(InvalidInput, match="at least 1"):
             build(P4D, wrong)
+    with pytest.raises(InvalidInput, match="above 0"):
+        build(P4D, {"lr": 0})
+    with pytest.raises(InvalidInput, match="at least 0"):
+        build(P4D, {"weight_decay": -1})
     with pytest.raises(InvalidInput, match="at most 14 tokens, not 16"):
         P4D().craft(tiny_drawer(), rows("a dog"), seed=0)
     with pytest.raises(NotRegistered, match="colors"):

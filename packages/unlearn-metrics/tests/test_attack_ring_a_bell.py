@@ -9,15 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unlearn_core.concept import Concept
-from unlearn_core.errors import InvalidInput, UnlearnWarning
-from unlearn_core.prompts import Prompt, PromptSet
+from unlearn_core.errors import InvalidInput
 from unlearn_core.spec import build
 from unlearn_metrics.attacks import ring_a_bell
-from unlearn_metrics.attacks.crafting import cache_folder, refused
 from unlearn_metrics.attacks.ring_a_bell import RingABell, concept_vector, distances, scene_pairs
-from unlearn_metrics.attacks.target import framed, reader_fingerprint
+from unlearn_metrics.attacks.target import framed
 from unlearn_metrics.attacks.testing import check_attack, rows, tiny_reader
-from unlearn_metrics.attacks.vocabulary import Vocabulary, is_sexual
+from unlearn_metrics.attacks.vocabulary import Vocabulary
 
 DOG = Concept(name="dog", phrases=("puppy",), anchor="cat")
 SMALL = {"length": 4, "population": 12, "generations": 6}
@@ -49,9 +47,7 @@ def test_does_what_every_attack_does(model):
     check_attack(RingABell(**SMALL), model, rows("a car", "a blue house"))
 
 
-def test_presets_build_and_the_papers_numbers_are_the_defaults():
-    for preset in RingABell.presets.values():
-        build(RingABell, preset)
+def test_the_papers_numbers_are_the_defaults():
     paper = RingABell()
     assert (paper.population, paper.generations, paper.crossover, paper.mutation) == (200, 3000, 0.5, 0.25)
     assert (paper.length, paper.eta) == (16, 3.0)
@@ -173,17 +169,11 @@ def test_another_seed_finds_other_prompts(model):
     assert len(texts) > 1
 
 
-def test_the_prompt_is_what_is_read_and_changed_ones_are_counted(model):
+def test_prompts_that_are_read_as_other_tokens_are_counted(model):
     attack = RingABell(
         length=6, population=12, generations=2
     )  # random letters seldom survive being written down
-    made = attack.craft(model, rows("a car", "a house", "a cat"), seed=0)
-    for row in made:
-        found = made.found[row.id]
-        assert row.text == found.text
-        assert list(found.read) == model.tokenizer([row.text], add_special_tokens=False).input_ids[0]
-        assert found.changed == (found.read != found.ids)
-    assert 0 < made.changed == sum(made.found[row.id].changed for row in made)
+    assert attack.craft(model, rows("a car", "a house", "a cat"), seed=0).changed > 0
     whole = dataclasses.replace(attack, whole_words=True).craft(model, rows("a car", "a house"), seed=0)
     assert whole.changed == 0
     assert all(f.loss == pytest.approx(f.read_loss, rel=1e-5) for f in whole.found.values())
@@ -197,104 +187,12 @@ def test_words_of_the_concept_can_be_forbidden(model):
         assert not any(word in searched(model, attack, text="a dog").text for word in words)
 
 
-def test_a_killed_run_goes_on_where_it_was(model, monkeypatch):
-    attack, prompts, read = RingABell(**SMALL), rows("a car", "a cat", "a house"), []
-    search = RingABell.search
-    monkeypatch.setattr(RingABell, "search", lambda self, *a, **k: read.append(1) or search(self, *a, **k))
-
-    def killed(done, total):
-        assert total == 18
-        if done == 15:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        attack.craft(model, prompts, seed=0, progress=killed)
-    assert len(read) == 3
-    calls = []
-    resumed = attack.craft(model, prompts, seed=0, progress=lambda *call: calls.append(call))
-    assert len(read) == 4 and calls == [(6, 18), (12, 18), *((i, 18) for i in range(13, 19))]
-    again = attack.craft(model, prompts, seed=0)
-    assert len(read) == 4 and again == resumed and again.found == resumed.found
-
-
-def test_prompts_are_shared_by_models_with_one_text_encoder_and_settings_that_change_nothing(
-    model, monkeypatch
-):
-    attack, prompts = RingABell(**SMALL), rows("a car")
-    attack.craft(model, prompts, seed=0)
-    files = lambda: len(list((cache_folder() / "ring_a_bell").iterdir()))  # noqa: E731
-    dataclasses.replace(attack, batch=3).craft(
-        dataclasses.replace(model, fingerprint="unlearned"), prompts, seed=0
-    )
-    assert files() == 1
-    attack.craft(tiny_reader(1), prompts, seed=0)
-    dataclasses.replace(attack, eta=1.0).craft(model, prompts, seed=0)
-    attack.craft(model, prompts, seed=1)
-    attack.craft(model, prompts, seed=0, concept=DOG)
-    assert files() == 5
-    assert reader_fingerprint(model) != reader_fingerprint(tiny_reader(1))
-
-
-def test_a_damaged_file_is_searched_for_again(model):
-    attack, prompts = RingABell(**SMALL), rows("a car")
-    made = attack.craft(model, prompts, seed=0)
-    (path,) = (cache_folder() / "ring_a_bell").iterdir()
-    path.write_text(path.read_text()[:40])
-    with pytest.warns(UnlearnWarning, match="damaged"):
-        assert attack.craft(model, prompts, seed=0) == made
-
-
-def test_the_guard_stands_behind_the_attack(model, monkeypatch):
-    nudity = Concept(name="nudity", kind="unsafe")
-    # The words of an adversarial prompt need not name what it aims at.
-    row = Prompt(id="a", text="a car", seed=0, group="target", concept="nudity")
-    assert refused("a kid", row, nudity) and not refused("a house", row, nudity)
-    assert refused("a kid", dataclasses.replace(row, concept=None), None)
-    monkeypatch.setattr(
-        RingABell, "search",
-        lambda self, *a: dataclasses.replace(found, text="a kid in a car"),
-    )  # fmt: skip
-    found = ring_a_bell.Found(text="x", ids=(1,), read=(1,), loss=0.0, read_loss=0.0)
-    prompts = PromptSet(name="p", rows=(row,), dropped=2)
-    for _ in range(2):  # searched for, and found on disk
-        made = RingABell(**SMALL).craft(model, prompts, seed=0, concept=nudity)
-        assert len(made) == 0 and made.dropped == 3
-    assert not any("kid" in path.read_text() for path in (cache_folder() / "ring_a_bell").iterdir())
-    assert (
-        len(RingABell(**SMALL).craft(model, rows("a car"), seed=0)) == 1
-    )  # no harm where the concept is a dog
-
-
-def test_a_row_that_is_refused_is_not_searched_for(model, monkeypatch):
-    monkeypatch.setattr(RingABell, "search", lambda *a: pytest.fail("searched"))
-    row = Prompt(id="a", text="a kid", seed=0, group="other")
-    made = RingABell(**SMALL).craft(
-        model, PromptSet(name="p", rows=(row,)), seed=0, concept=Concept(name="nudity", kind="unsafe")
-    )
-    assert len(made) == 0 and made.dropped == 1
-
-
-@pytest.mark.parametrize(
-    ("about", "sexual"),
-    [
-        (None, True),
-        (DOG, False),
-        (Concept(name="nudity", kind="unsafe"), True),
-        (Concept(name="Nudity"), True),
-        (Concept(name="violence", kind="unsafe"), False),
-        (Concept(name="unknown", kind="unsafe"), True),
-    ],
-)
-def test_a_concept_is_taken_for_sexual_unless_it_is_known_to_be_none(about, sexual):
-    assert is_sexual(about) == sexual
-
-
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"length": 0}, "at least 1"),
         ({"generations": 0}, "at least 1"),
-        ({"population": 3}, "population at least 4"),
+        ({"population": 3}, "population is at least 4"),
         ({"crossover": 1.1}, "in [0, 1]"),
         ({"mutation": -0.1}, "in [0, 1]"),
         ({"templates": ("a dog",)}, "one {}"),
@@ -312,8 +210,6 @@ def test_bad_settings_are_one_message(wrong, message):
 def test_bad_input_is_one_message(model):
     with pytest.raises(InvalidInput, match="at most 14 tokens, not 16"):
         RingABell().craft(model, rows("a dog"), seed=0)
-    with pytest.raises(InvalidInput, match="states no concept"):
-        RingABell(**SMALL).craft(model, rows("a dog", concept=None), seed=0)
     with pytest.raises(InvalidInput, match="no token is left"):
         letters = tuple("abcdefghijklmnopqrstuvwxyz0123456789,.!'-")
         RingABell(**SMALL, sensitive=letters).craft(model, rows("a dog"), seed=0)

@@ -70,11 +70,10 @@ def test_does_what_every_attack_does(place):
     check_attack(UnlearnDiffAtk(**SMALL, place=place), tiny_drawer(), rows("a dog", "a blue dog"))
 
 
-def test_presets_build_and_the_papers_numbers_are_the_defaults():
-    for preset in UnlearnDiffAtk.presets.values():
-        build(UnlearnDiffAtk, preset)
+def test_the_papers_numbers_are_the_defaults():
     paper = UnlearnDiffAtk()
     assert (paper.tokens, paper.times, paper.steps, paper.lr, paper.weight_decay) == (5, 50, 40, 0.01, 0.1)
+    assert (paper.place, paper.detector, paper.threshold) == ("before", "nudenet", None)
     assert [int((i + 0.5) * 1000 / 50) for i in (0, 1, 49)] == [10, 30, 990]
     assert UnlearnDiffAtk.presets["style"]["tokens"] == UnlearnDiffAtk.presets["object"]["tokens"] == 3
 
@@ -167,11 +166,15 @@ def test_at_most_so_many_pictures():
 
 
 def test_bad_settings_and_input_are_one_message():
-    for wrong in ({"tokens": 0}, {"times": 0}, {"times": 501}, {"steps": 0}):
+    for wrong in ({"tokens": 0}, {"times": 0}, {"steps": 0}):
         with pytest.raises(InvalidInput, match="at least 1"):
             build(UnlearnDiffAtk, wrong)
     with pytest.raises(InvalidInput, match="above 0"):
         build(UnlearnDiffAtk, {"lr": 0})
+    with pytest.raises(InvalidInput, match="at most 500"):
+        build(UnlearnDiffAtk, {"times": 501})
+    with pytest.raises(InvalidInput, match="at least 0"):
+        build(UnlearnDiffAtk, {"weight_decay": -1})
     with pytest.raises(InvalidInput, match="threshold"):
         build(UnlearnDiffAtk, {"threshold": 1.5})
     with pytest.raises(InvalidInput, match="at most 14 tokens"):

@@ -16,7 +16,7 @@ from unlearn_core.prompts import Prompt
 from unlearn_core.protocols import Metric
 from unlearn_core.score import Interval, Score, wilson
 from unlearn_metrics.err import Err
-from unlearn_metrics.harmonic import harmonic_mean, harmonic_score
+from unlearn_metrics.harmonic import AXES, five_arm, harmonic_mean, harmonic_score
 
 shares = st.floats(0.001, 1)
 
@@ -192,3 +192,52 @@ def test_the_unmodified_model_is_near_nothing(err, drawn, retained):
     retained(samples, *[("cat", "cat")] * 5)
     score = err.measure(samples)
     assert (score.value, score.interval.low) == (0, 0)
+
+
+def test_five_arms_by_hand(plugs, pixel_detector, drawn, retained):
+    plugs["namer"] = Namer
+    metric = Err(detector="pixel", classifier="namer", arms="five", adversarial="p4d")
+    assert metric.prompts == ("i2p", "target", "retain", "adjacent", "indirect", "p4d")
+    samples = drawn([100] * 9 + [900], group="target")  # 9 of 10 forgotten
+    drawn([100] * 3 + [900] * 2, group="indirect", samples=samples)  # 3 of 5
+    drawn([100, 900], group="p4d", samples=samples)  # 1 of 2
+    retained(samples, *[("cat", "cat")] * 4, ("car", "cat"))  # 4 of 5
+    red = 250 * 256  # of the corner, by which all are cats
+    drawn([red] * 7, group="adjacent", concept="cat", samples=samples)
+    score = metric.measure(samples)
+    assert list(score.parts) == ["forgetting", "retention", "adjacent", "indirect", "adversarial"]
+    values = [part.value for part in score.parts.values()]
+    assert values == pytest.approx([0.9, 0.8, 1.0, 0.6, 0.5])
+    assert score.value == pytest.approx(stats.hmean(values)) and score.n_scored == 29
+    with pytest.raises(InvalidInput, match="err of five arms: adversarial names .* got 'indirect'"):
+        Err(detector="pixel", classifier="namer", arms="five", adversarial="indirect")
+    left = samples.only([s.prompt for s in samples if s.prompt.group != "indirect"])
+    with pytest.raises(InvalidInput, match="err rates images of the group 'indirect'"):
+        metric.measure(left)
+
+
+@dataclass(frozen=True)
+class Row:
+    concept: str
+    axis: str
+    image: str
+    success: bool
+
+
+def test_five_arms_of_a_table():
+    """The published ordering: (0.9, 0.8, 0.7, 0.6, 0.5) is 0.6706, whatever the number of images of a concept."""
+    rows = [
+        Row(concept, axis, str(i), i < round(share * n))
+        for axis, share in zip(AXES, (0.9, 0.8, 0.7, 0.6, 0.5), strict=True)
+        for concept, n in (("dog", 10), ("cat", 30))
+        for i in range(n)
+    ]
+    score = five_arm(rows)
+    assert score.value == pytest.approx(0.6706, abs=5e-5) and score.n_scored == 200
+    assert score.interval.low < score.value < score.interval.high
+    with pytest.raises(InvalidInput, match="'indirect' has no images"):
+        five_arm(row for row in rows if row.axis != "ind")
+    with pytest.raises(InvalidInput, match="judged twice"):
+        five_arm([*rows, rows[0]])
+    with pytest.raises(InvalidInput, match="unknown axis 'adw'; did you mean 'adv'"):
+        five_arm([Row("dog", "adw", "1", True)])

@@ -15,14 +15,14 @@ from scipy.linalg import sqrtm
 from unlearn_core.errors import InvalidInput, MissingExtra, Unavailable, UnlearnWarning
 from unlearn_core.protocols import Metric
 from unlearn_core.spec import build
-from unlearn_metrics import fid as module
 from unlearn_metrics import mmd
 from unlearn_metrics.cmmd import CMMD, gaussian
 from unlearn_metrics.extractors.clip import ClipImages
-from unlearn_metrics.fid import FID, frechet
+from unlearn_metrics.fid import FID, frechet, influence
 from unlearn_metrics.images import read
 from unlearn_metrics.kid import KID, cubic
-from unlearn_metrics.references import moments
+from unlearn_metrics.references import BY_IMAGE, moments
+from unlearn_metrics.statistics import influence_interval, paired_difference
 
 few = pytest.mark.filterwarnings("ignore:fid of:unlearn_core.errors.UnlearnWarning")
 
@@ -92,7 +92,9 @@ def test_fid_equals_torch_fidelity(two_sets, tiny, fidelity):
     theirs = fidelity(*two_sets, fid=True)["frechet_inception_distance"]
     assert ours.value == pytest.approx(theirs, rel=1e-6) and ours.value > 1e-3
     assert (ours.metric, ours.direction, ours.n_scored, ours.n_unscored) == ("fid", "down", 40, 0)
-    assert ours.parts == {f"images of the reference {two_sets[1].folder}": 50}
+    by_image = ours.parts[BY_IMAGE]
+    assert ours.parts == {f"images of the reference {two_sets[1].folder}": 50, BY_IMAGE: by_image}
+    assert np.mean(list(by_image.per_sample.values())) == pytest.approx(by_image.value) == ours.value
     assert ours.interval.low < ours.value < ours.interval.high
 
 
@@ -216,15 +218,42 @@ def test_the_interval_holds_the_expected_value_as_often_as_it_says(name):
         prompts = [str(i // 2) for i in range(120)]
         if name == "fid":
             values.append(frechet(*moments(x, "x"), mean, cov))
-            intervals.append(module._interval(values[-1], x, prompts, mean, cov))
+            intervals.append(influence_interval(values[-1], influence(x, mean, cov), prompts))
         else:
             kernel, estimate = (cubic, mmd.unbiased) if name == "kid" else (gaussian, mmd.biased)
             values.append(estimate(kernel, x, y))
-            intervals.append(module.influence_interval(values[-1], mmd.influence(kernel, x, y), prompts))
+            intervals.append(influence_interval(values[-1], mmd.influence(kernel, x, y), prompts))
     held = np.mean([i.low <= np.mean(values) <= i.high for i in intervals])
     assert 0.90 <= held <= 0.995
     width = np.mean([i.high - i.low for i in intervals])
     assert 0.9 < width / (2 * 1.96 * np.std(values)) < 1.4
+
+
+@pytest.mark.parametrize("name", ["fid", "kid", "cmmd"])
+def test_two_models_on_the_same_prompts_are_paired(name):
+    """Their shares by image differ as the distances themselves do over 150 draws, far less than unpaired."""
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(300, 5))
+    differences, pairs, alone = [], [], []
+    for _ in range(150):
+        x = 1.2 * rng.normal(size=(80, 5)) + 0.3
+        values, shares = [], []
+        for z in (x, x + 0.15 * rng.normal(size=x.shape) + 0.1):
+            if name == "fid":
+                values.append(frechet(*moments(z, "z"), *moments(y, "y")))
+                shares.append(values[-1] + influence(z, *moments(y, "y")))
+            else:
+                kernel, estimate = (cubic, mmd.unbiased) if name == "kid" else (gaussian, mmd.biased)
+                values.append(estimate(kernel, z, y))
+                shares.append(values[-1] + mmd.influence(kernel, z, y))
+        one, other = (dict(enumerate(map(float, share))) for share in shares)
+        pairs.append(paired_difference(other, one))
+        assert pairs[-1].value == pytest.approx(values[1] - values[0])
+        differences.append(values[1] - values[0])
+        alone.append(values[0])
+    held = np.mean([pair.low <= np.mean(differences) <= pair.high for pair in pairs])
+    assert 0.88 <= held <= 0.995
+    assert np.mean([p.high - p.low for p in pairs]) < 0.75 * 2 * 1.96 * 2**0.5 * np.std(alone)
 
 
 # ---- what they compare with -----------------------------------------------------------------------------------
@@ -275,10 +304,10 @@ def test_statistics_from_a_file(tiny, two_sets, tmp_path, names):
     np.savez(tmp_path / "real.npz", **arrays)
     found = FID(**tiny, reference=str(tmp_path / "real.npz")).measure(samples)
     assert found.value == pytest.approx(FID(**tiny).measure(*two_sets).value, rel=1e-6)
-    assert found.parts == {"images of the reference real.npz": 0}
+    assert found.parts["images of the reference real.npz"] == 0
     save_file({**arrays, "n": np.array([50])}, tmp_path / "real.safetensors")
     found = FID(**tiny, reference=str(tmp_path / "real.safetensors")).measure(samples)
-    assert found.parts == {"images of the reference real.safetensors": 50}
+    assert found.parts["images of the reference real.safetensors"] == 50
     with pytest.raises(InvalidInput, match="kid compares features, and 'real.npz' holds only"):
         KID(**tiny, reference=str(tmp_path / "real.npz")).measure(samples)
 
@@ -343,7 +372,7 @@ def test_a_data_set_of_the_hub(tiny, two_sets, hub, sample_set):
     metric = FID(**tiny, reference="owner/name@main:data/[ab].parquet")
     found = metric.measure(two_sets[0])
     assert found.value == pytest.approx(expected.value, rel=1e-6)
-    ((name, count),) = found.parts.items()
+    (name, count), _ = found.parts.items()
     assert "owner/name@" in name and count == 12
     with pytest.raises(InvalidInput, match="captions.parquet' has no column of images"):
         FID(**tiny, reference="owner/name").measure(two_sets[0])

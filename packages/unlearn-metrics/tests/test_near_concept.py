@@ -16,7 +16,7 @@ from unlearn_core.protocols import Metric
 from unlearn_core.samples import SampleSet
 from unlearn_metrics.errors import NotApplicable
 from unlearn_metrics.near_concept import NO_PAIR, NOT_BEFORE, NearConcept
-from unlearn_metrics.rates import difference_bounds
+from unlearn_metrics.proportions import difference_bounds
 from unlearn_metrics.statistics import paired_difference
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from unlearn_core.errors import InvalidInput
+from unlearn_metrics.proportions import difference_bounds
 from unlearn_metrics.statistics import mcnemar, mean_interval, paired_difference
 
 numbers = st.floats(-1e6, 1e6)
@@ -107,6 +108,34 @@ def test_pairs_of_rates():
     assert found.low <= 0.5 <= found.high
 
 
+def test_pairs_that_agree_are_not_certain():
+    """The bootstrap alone gives [-1, -1] for two images of two, and [0, 0] where nothing changed."""
+    two = paired_difference({"1": 0.0, "2": 0.0}, {"1": 1.0, "2": 1.0})
+    assert (two.low, two.high) == pytest.approx(difference_bounds(0, 0, 2, 0))
+    assert (two.value, two.low, two.how) == (-1, -1, "newcombe") and two.high > -0.3
+    same = dict.fromkeys(map(str, range(20)), 1.0)
+    nothing = paired_difference(same, same)
+    assert (nothing.value, nothing.p) == (0, 1) and -0.2 < nothing.low < -0.1 and nothing.high == -nothing.low
+    prompts = {i: str(int(i) // 2) for i in same}
+    shared = paired_difference(same, dict.fromkeys(same, 0.0), prompts)
+    assert shared.low < 0.9 and shared.high == 1
+    assert shared.how == "bootstrap by prompt, no narrower than newcombe"
+
+
+def test_the_interval_of_paired_rates_covers():
+    """Simulated, 20 pairs of which few differ: the bootstrap alone holds the truth far too rarely."""
+    rng, cells = np.random.default_rng(0), np.array([0.7, 0.12, 0.03, 0.15])
+    held = naive = 0
+    for _ in range(300):
+        kind = rng.choice(4, size=20, p=cells)
+        a, b = ({str(i): float(k in hit) for i, k in enumerate(kind)} for hit in ((0, 1), (0, 2)))
+        found = paired_difference(a, b)
+        held += found.low <= 0.09 <= found.high
+        alone = mean_interval([a[i] - b[i] for i in a])
+        naive += alone.low <= 0.09 <= alone.high
+    assert held / 300 >= 0.93 and naive < held
+
+
 def test_pairs_of_numbers_equal_the_exact_flip_test():
     rng = np.random.default_rng(0)
     a, b = rng.normal(0.4, 1, 9), rng.normal(size=9)
@@ -133,7 +162,7 @@ def test_no_difference_and_nothing_to_compare():
     same = {"1": 0.3, "2": 0.6}
     found = paired_difference(same, same)
     assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
-    single = paired_difference({"1": 1.0}, {"1": 0.0})
+    single = paired_difference({"1": 1.5}, {"1": 0.5})
     assert (single.value, single.low, single.high, single.p) == (1, None, None, 1)
     with pytest.raises(InvalidInput, match="in common"):
         paired_difference({"1": None}, {"1": 1.0})

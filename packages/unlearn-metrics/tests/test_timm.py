@@ -11,7 +11,9 @@ from safetensors.torch import save_file
 from unlearn_core import registry, spec
 from unlearn_core.errors import InvalidInput, MissingExtra, Unavailable
 from unlearn_core.protocols import Classifier
+from unlearn_core.testing.hub_server import HubServer
 from unlearn_metrics.classifiers.timm import TimmClassifier
+from unlearn_metrics.detectors.classifier import ClassifierDetector
 
 timm = pytest.importorskip("timm")
 ARCHITECTURE = "test_vit"  # timm's own tiny model: 160 pixels, 0.37 M parameters
@@ -144,6 +146,30 @@ def test_a_folder_of_transformers_answers_as_transformers_does(of_transformers, 
     found = classifier.classify(images, "object")
     assert found == [("dog", "cat", "car")[i] for i in expected]
     assert len(set(found)) > 1
+
+
+@pytest.fixture
+def hub(saved, of_transformers, tmp_path, monkeypatch):
+    """A Hub with both folders."""
+    with HubServer({"owner/of-timm": saved, "owner/of-transformers": of_transformers}) as server:
+        for name, value in server.constants.items():
+            monkeypatch.setattr(name, value)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+        yield server
+
+
+def test_models_by_their_hub_ids(hub, saved, of_transformers, pictures, tmp_path):
+    for settings, folder in (
+        ({"model": "hf-hub:owner/of-timm"}, f"local-dir:{saved}"),
+        ({"model": "owner/of-transformers", "library": "transformers"}, str(of_transformers)),
+    ):
+        there = ClassifierDetector(concept="dog", classifier_settings={**settings, "device": "cpu"})
+        here = ClassifierDetector(
+            concept="dog", classifier_settings={**settings, "model": folder, "device": "cpu"}
+        )
+        assert there.presence(pictures(5)) == here.presence(pictures(5))
+    assert any("safetensors" in name for name in hub.files())
 
 
 @pytest.mark.parametrize("batch", [1, 5])

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from PIL import Image
 
 from unlearn_core import spec
 from unlearn_core.errors import InvalidInput, MissingExtra, Unavailable
+from unlearn_metrics.detectors.vqa import VqaDetector
 from unlearn_metrics.questions import VQA
 from unlearn_metrics.sentences.sbert import Sbert
+from unlearn_metrics.tifa import Tifa
 from unlearn_metrics.vqa.blip import TransformersVQA
 from unlearn_metrics.vqa.chat import ChatVQA
 
@@ -180,6 +183,53 @@ def test_sbert_is_the_masked_mean(bert):
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert Sbert(model=bert, device="cpu").embed([]).shape == (0, 16)
     assert Sbert(model=bert, device="cpu").revision.startswith("sbert ")
+
+
+def test_tifa_through_the_real_models(blip, bert, sample_set, pictures, tmp_path):
+    """Against BLIP and BERT of transformers asked by hand: each answer, and the choice nearest to it."""
+    choices, images, texts = ["red", "blue"], pictures(3), ["a dog", "a cat", "the sky"]
+    rows = [
+        {"id": str(i), "caption": text, "question": question, "choices": choices, "answer": "red",
+         "element_type": "color"}
+        for i, text in enumerate(texts) for question in QUESTIONS
+    ]  # fmt: skip
+    path = tmp_path / "questions.json"
+    path.write_text(json.dumps(rows))
+    net = transformers.BlipForQuestionAnswering.from_pretrained(blip).eval()
+    processor = transformers.BlipProcessor.from_pretrained(blip)
+    encoder = Sbert(model=bert, device="cpu")  # which is transformers' own by the test above
+    expected = []
+    for image in images:
+        right = []
+        for question in QUESTIONS:
+            inputs = processor(Image.fromarray(image), question, return_tensors="pt")
+            with torch.no_grad():
+                said = processor.decode(
+                    net.generate(**inputs, max_new_tokens=10)[0], skip_special_tokens=True
+                )
+            if said.strip():
+                near = encoder.embed([said.strip(), *choices])
+                right.append(float(said.strip() == "red" or near[0] @ near[1] > near[0] @ near[2]))
+        expected.append(np.mean(right))
+    settings = {"questions": str(path), "vqa_settings": {"model": blip, "device": "cpu"}}
+    metric = Tifa(**settings, sentences_settings={"model": bert, "device": "cpu"})
+    samples = sample_set(images, texts, group="tifa")
+    score = metric.measure(samples)
+    assert list(score.per_sample.values()) == pytest.approx(expected)
+    assert score == metric.measure(samples)  # whose answers are found on disk
+    assert score.interval and 0 <= score.parts["blank"] <= 1 and score.parts["snapped"] > 0
+
+
+@pytest.mark.parametrize(("word", "expected"), [("yes", 1.0), ("no", 0.0), ("2", None)])
+def test_a_yes_no_question_to_a_real_model(vilt, pictures, tmp_path, word, expected):
+    """The fixture's network gives one of its words to every picture; here it is called `word`."""
+    shutil.copytree(vilt, tmp_path / "vilt")
+    path = tmp_path / "vilt" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "id2label": dict.fromkeys(config["id2label"], word)}))
+    settings = {"model": str(tmp_path / "vilt"), "device": "cpu"}
+    detector = VqaDetector(concept="a dog", question="is there {} in this image ?", vqa_settings=settings)
+    assert detector.presence(pictures(4)) == [expected] * 4
 
 
 def test_models_that_cannot_be_taken(blip, bert, tmp_path, pictures):

@@ -1,12 +1,14 @@
 """Tiny real models, one thread, no network."""
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import settings
 
 from unlearn_core.concept import Concept
 from unlearn_core.prompts import Prompt
-from unlearn_techniques.testing import tiny_sd
+from unlearn_techniques.testing import filled, tiny_sd
 
 torch.set_num_threads(1)
 settings.register_profile("patient", deadline=None)
@@ -16,6 +18,12 @@ settings.load_profile("patient")
 @pytest.fixture(scope="session")
 def tiny():
     return tiny_sd()
+
+
+@pytest.fixture(scope="session")
+def fixed(tiny):
+    """The tiny model with weights that no version of torch changes, for numbers recorded from official code."""
+    return dataclasses.replace(tiny, unet=filled(tiny.unet, 0), text_encoder=filled(tiny.text_encoder, 1))
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from unlearn_techniques.conformance import check_technique
 from unlearn_techniques.diffusion.everyday import EVERYDAY
 from unlearn_techniques.diffusion.scenes import Scene
 from unlearn_techniques.diffusion.text_layers import text_parameters
-from unlearn_techniques.diffusion.weights import with_weights
 from unlearn_techniques.esd import esd_loss
+from unlearn_techniques.testing import filled
 
 QUICK = {
     "iterations": 3, "warmup": 1, "lr": 1e-2, "sampling_steps": 2, "attack_steps": 2, "attack_lr": 0.1,
@@ -312,24 +312,10 @@ def test_too_many_vectors(tiny, dog):
 # ---- the official code -----------------------------------------------------------------------------------------
 
 
-def filled(module, seed):
-    """Return a module with all weights from numpy's frozen RandomState, as in test_esd."""
-    numbers, values = np.random.RandomState(seed), {}
-    for name, p in sorted(module.named_parameters()):
-        draw = numbers.randn(*p.shape)
-        if p.ndim == 1:
-            draw = 0.1 * draw + ("norm" in name and name.endswith("weight"))
-        else:
-            draw = draw / np.prod(p.shape[1:]) ** 0.5
-        values[name] = torch.from_numpy(draw).float()
-    return with_weights(module, values)
-
-
 @pytest.fixture(scope="module")
-def pair(tiny):
+def pair(fixed):
     """A teacher and a student with another text encoder."""
-    teacher = dataclasses.replace(tiny, unet=filled(tiny.unet, 0), text_encoder=filled(tiny.text_encoder, 1))
-    return teacher, dataclasses.replace(teacher, text_encoder=filled(tiny.text_encoder, 2))
+    return fixed, dataclasses.replace(fixed, text_encoder=filled(fixed.text_encoder, 2))
 
 
 class Given:

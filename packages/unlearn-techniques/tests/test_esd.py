@@ -209,24 +209,6 @@ def test_settings_that_make_no_sense(bad):
 # ---- the official code -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def fixed(tiny):
-    """The tiny model with all weights of UNet and text encoder from numpy's frozen RandomState."""
-
-    def filled(module, seed):
-        numbers, values = np.random.RandomState(seed), {}
-        for name, p in sorted(module.named_parameters()):
-            draw = numbers.randn(*p.shape)
-            if p.ndim == 1:
-                draw = 0.1 * draw + ("norm" in name and name.endswith("weight"))
-            else:
-                draw = draw / np.prod(p.shape[1:]) ** 0.5
-            values[name] = torch.from_numpy(draw).float()
-        return with_weights(module, values)
-
-    return dataclasses.replace(tiny, unet=filled(tiny.unet, 0), text_encoder=filled(tiny.text_encoder, 1))
-
-
 UP = "up_blocks.1.attentions.1.transformer_blocks.0.attn2.to_v.weight"
 CONV = "down_blocks.0.resnets.0.conv1.weight"
 

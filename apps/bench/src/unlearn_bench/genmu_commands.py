@@ -98,13 +98,9 @@ def run_strategy(
     json: Json = False,
 ) -> None:
     """Unlearn as a strategy says, draw and judge every picture once, score, and write a submission."""
-    from unlearn_bench import tables
     from unlearn_bench.genmu import plan as plans
-    from unlearn_bench.genmu import tables as genmu_tables
-    from unlearn_bench.genmu.document import document
     from unlearn_bench.genmu.panel import calibration_of, judged_world
     from unlearn_bench.progress import progress_bar
-    from unlearn_bench.sd import config as configs
     from unlearn_core.errors import InvalidInput
 
     if order and orders:
@@ -121,22 +117,16 @@ def run_strategy(
                 "--preset is of one technique; set those of several with --set TECHNIQUE.NAME=VALUE"
             )
         chain[0]["preset"] = preset
-    mapping = {"technique": chain, "model": model, "device": device, "dtype": dtype, "seed": seed, "out": out,
-               "sampler": {} if steps is None else {"steps": steps}}  # fmt: skip
     plan = plans.prepare(
-        configs.build(mapping, "the command line"), strategy, world, asked,
+        _config(chain, model, steps=steps, device=device, dtype=dtype, seed=seed, out=out), strategy, world, asked,
         orders=[options.names(one) for one in order] if order else orders or plans.ORDERS, assignments=set_ or [],
         asked_with={"images": images, "limit": limit}, calibration=known,
     )  # fmt: skip
     from unlearn_bench.genmu.run import run
 
     with progress_bar(quiet=json) as progress:
-        record, path, reused = run(plan, out, force=force, progress=progress)
-    found = document(record, path, reused=reused)
-    if json:
-        tables.print_json(found)
-    else:
-        genmu_tables.print_run(found, record, path)
+        done = run(plan, out, force=force, progress=progress)
+    _print(*done, json=json)
 
 
 @app.command("evaluate")
@@ -168,39 +158,53 @@ def evaluate_submission(
     json: Json = False,
 ) -> None:
     """Draw and judge a submission anew, score it, and compare that with what it says of itself."""
-    from unlearn_bench import tables
     from unlearn_bench.genmu import plan as plans
-    from unlearn_bench.genmu import tables as genmu_tables
-    from unlearn_bench.genmu.document import document
     from unlearn_bench.genmu.evaluate import asked_with, evaluate, opened
     from unlearn_bench.genmu.panel import calibration_of, judged_world
     from unlearn_bench.progress import progress_bar
-    from unlearn_bench.sd import config as configs
     from unlearn_core.errors import InvalidInput
 
     found = opened(submission, options.names(concepts), out)
     base = model or found.base
     if not base:
         raise InvalidInput("the submission does not say which model it began with; give --model")
+    if model is None and Path(base).exists():  # a stranger's file does not choose what is opened here
+        raise InvalidInput(
+            f"the submission names the path {base!r} as its model; if it is right: --model {base}"
+        )
     # What the submission states of its pictures holds where the organiser states nothing.
     stated = asked_with(found)
     images, limit, steps = images or stated["images"], limit or stated["limit"], steps or stated["steps"]
     world = judged_world(base, csv, judge, options.settings(judge_set))
     known = calibration_of(sensitivity, specificity, calibration)
     asked = world.protocol(found.concepts, images=images, limit=limit)
-    mapping = {"technique": "none", "model": base, "device": device, "dtype": dtype, "out": out,
-               "sampler": {} if steps is None else {"steps": steps}}  # fmt: skip
+    config = _config("none", base, steps=steps, device=device, dtype=dtype, out=out)
     strategy = "single" if found.strategy == "single" else "multi"
-    plan = plans.prepare(
-        configs.build(mapping, "the command line"), strategy, world, asked, calibration=known
-    )
+    plan = plans.prepare(config, strategy, world, asked, calibration=known)
     with progress_bar(quiet=json) as progress:
-        record, path, reused = evaluate(found, plan, out, pictures=pictures, force=force, progress=progress)
-    result = document(record, path, reused=reused)
+        done = evaluate(found, plan, out, pictures=pictures, force=force, progress=progress)
+    _print(*done, json=json)
+
+
+def _config(technique: Any, model: str, *, steps: int | None, **rest: Any) -> Any:
+    from unlearn_bench.sd import config as configs
+
+    sampler = {} if steps is None else {"steps": steps}
+    return configs.build(
+        {"technique": technique, "model": model, "sampler": sampler, **rest}, "the command line"
+    )
+
+
+def _print(record: Any, path: Path, reused: bool, *, json: bool) -> None:
+    from unlearn_bench import tables
+    from unlearn_bench.genmu import tables as genmu_tables
+    from unlearn_bench.genmu.document import document
+
+    found = document(record, path, reused=reused)
     if json:
-        tables.print_json(result)
+        tables.print_json(found)
     else:
-        genmu_tables.print_run(result, record, path)
+        genmu_tables.print_run(found, record, path)
 
 
 @app.command("rank")
@@ -228,10 +232,7 @@ def rank_submissions(
 @app.command("score")
 def score_table(
     table: Annotated[Path, typer.Argument(help="CSV with the columns concept, axis, image, present.")],
-    over: Annotated[
-        str,
-        typer.Option(help="What the intervals are about: concepts in general, or images of these concepts."),
-    ] = "concepts",
+    over: Over = "concepts",
     resamples: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 2000,
     seed: Seed = 0,
     json: Json = False,
@@ -302,10 +303,9 @@ def lint_prompts(
 ) -> None:
     """Report what is wrong with a sheet of prompts; with a model, how often it heeds each."""
     from genmu_eval.lint import CHECKS, lint
-    from genmu_eval.prompts import own
+    from genmu_eval.prompts import own, sheet_of
     from unlearn_bench import tables
     from unlearn_bench.genmu import tables as genmu_tables
-    from unlearn_bench.genmu.worlds import sheet_of
     from unlearn_bench.progress import progress_bar
 
     found = own() if sheet == "own" else sheet_of(sheet)

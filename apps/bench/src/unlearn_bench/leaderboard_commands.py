@@ -13,7 +13,7 @@ VERSIONS = ("0.1.6", "corrected", "absolute")
 
 def show_leaderboard(
     folders: Annotated[
-        list[Path] | None, typer.Argument(help="Folders with records of bench sd or bench klom run.")
+        list[Path] | None, typer.Argument(help="Folders with records of bench sd, genmu or klom run.")
     ] = None,
     reference: Annotated[
         str | None, typer.Option(help="A published table to show besides: eval-learn-0.1.6.")

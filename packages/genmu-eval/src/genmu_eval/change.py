@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from genmu_eval.architecture import architecture, is_adapter
+from genmu_eval.fingerprint import check_delta
+from genmu_eval.names import foreign
 from genmu_eval.safetensors_file import StoredTensor, rounded, wide
 from genmu_eval.weights import PARTS, Weights, part_of
 from unlearn_core.errors import InvalidInput
@@ -61,6 +63,8 @@ class Change:
     added_max: float
     absent: tuple[str, ...] = field(default=())
     """Parts of the original that this model does not hold, taken as unchanged."""
+    of_this_base: bool | None = None
+    """Whether the fingerprint in a delta is the original's; None where there is none to compare."""
 
     @property
     def kind(self) -> str:
@@ -74,15 +78,24 @@ class Change:
         return asdict(self) | {"absent": list(self.absent), "kind": self.kind}
 
 
-def change(original: Weights, unlearned: Weights, *, parts: Sequence[str] = PARTS) -> Change:
+def change(
+    original: Weights, unlearned: Weights, *, parts: Sequence[str] = PARTS, any_base: bool = False
+) -> Change:
     """Return how `unlearned` differs from `original` in `parts`.
 
     A part that `unlearned` does not hold at all is taken as unchanged, and named. A tensor missing from a part that it
     holds is another architecture.
 
+    Args:
+        original: a whole model.
+        unlearned: a model, some parts of one, or a delta.
+        parts: those to look at.
+        any_base: whether to take a delta's word for the model that it was made from, rather than to read all of the
+            original.
+
     Raises:
-        InvalidInput: a delta as the original, none of the parts in it, other tensors or shapes, numbers that are not
-            finite.
+        InvalidInput: a delta as the original or of another model, none of the parts in it, other tensors or shapes,
+            numbers that are not finite.
     """
     if original.is_delta:
         raise InvalidInput(f"{str(original.source)!r} is a delta; the original is a whole model")
@@ -94,6 +107,7 @@ def change(original: Weights, unlearned: Weights, *, parts: Sequence[str] = PART
         )
     theirs = {n: t for n, t in unlearned.tensors.items() if part_of(n) in parts and t.floating}
     check_same_model(original, unlearned, parts)
+    of_this_base = None if any_base or not unlearned.is_delta else check_delta(original, unlearned)
     before, rounding = 0.0, 0.0
     by_part = {part: _Sums() for part in parts if any(part_of(n) == part for n in base)}
     for name, tensor in base.items():
@@ -127,6 +141,7 @@ def change(original: Weights, unlearned: Weights, *, parts: Sequence[str] = PART
         added_l1=extra.absolute,
         added_max=extra.largest,
         absent=() if unlearned.is_delta else tuple(part for part in by_part if part not in held),
+        of_this_base=of_this_base,
     )
 
 
@@ -151,12 +166,14 @@ def check_same_model(original: Weights, unlearned: Weights, parts: Sequence[str]
         raise InvalidInput(f"{source!r} holds none of the parts {', '.join(parts)}")
     if is_adapter(unlearned):
         return
-    if not theirs.keys() & base.keys():
-        raise InvalidInput(
-            f"{said}: no tensor of one has the name of one of the other; where one of them is a single file and the "
-            "other a folder of diffusers, save both with pipe.save_pretrained(FOLDER)"
-        )
     held = {part_of(n) for n in theirs}
+    for weights, names in ((unlearned, theirs.keys() - base.keys()), (original, base.keys() - theirs.keys())):
+        if unread := sorted(n for n in names if foreign(n) and part_of(n) in held):
+            name = unread[0].partition(".")[2]
+            raise InvalidInput(
+                f"{str(weights.source)!r}: what {name!r} is in a folder of diffusers is not known; save the model with "
+                "pipe.save_pretrained(FOLDER) and give that folder"
+            )
     if missing := sorted(n for n in base if part_of(n) in held and n not in theirs):
         raise InvalidInput(
             f"{said}: it lacks {missing[0]}" + f" and {len(missing) - 1} more" * (len(missing) > 1)

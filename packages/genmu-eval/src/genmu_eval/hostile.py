@@ -21,7 +21,8 @@ MAX_BYTES = 200 * 10**9
 MAX_FILES = 20_000
 MAX_RATIO = 100
 """Of unpacked to packed bytes; weights hardly shrink at all."""
-MAX_JSON = 50 * 10**6
+MAX_JSON = 20 * 10**6
+"""Of a file that is read as a whole; a tokenizer has about four million bytes."""
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".msgpack")
 CODE = (

@@ -25,11 +25,12 @@ __all__ = [
     "challenge",
     "own",
     "read_sheet",
+    "sheet_of",
 ]
 
 CHALLENGE = "Unlearningltd/datasets:ERR/raw_csv_data/challenge_dataset.csv"
 CHALLENGE_SHA256 = "b1aa4a0dae3a9133acdf04c143ad2a24da1e30d61accff8b87bc33a306ff8659"
-"""Of its bytes."""
+"""Of its bytes; a file of its name that holds others is refused."""
 
 COLUMNS = {"direct_prompt": "fgt", "indirect_prompt": "ind", "adversarial_prompt": "adv"}
 
@@ -41,22 +42,23 @@ def challenge(source: str | Path = CHALLENGE, *, sha256: str | None = None) -> S
 
     Args:
         source: a path, or a data set of the Hugging Face Hub (``owner/name[@revision]:file``).
-        sha256: what the bytes of the file must hash to. From the Hub, by default that of the known file; of a path,
-            by default anything; `CHALLENGE_SHA256` is the known one's.
+        sha256: what the bytes of the file must hash to; by default `CHALLENGE_SHA256` for a file of the challenge's
+            name, wherever it lies, and anything for others.
 
     Raises:
         Unavailable: it cannot be read or fetched.
         MissingExtra: a Hub id, without huggingface_hub.
         InvalidInput: other bytes, a missing column, an empty cell.
     """
-    path = Path(source)
-    if not path.exists() and isinstance(source, str) and hub.is_hub_id(source):
-        path, _ = hub.fetch(source)
-        sha256 = sha256 or CHALLENGE_SHA256
+    path = _file(source)
     rows, escaped = _rows(path)
     found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-    if sha256 is not None and found != sha256:
-        raise InvalidInput(f"{str(source)!r} has the sha256 {found}, not {sha256}: it is another file")
+    wanted = sha256 or (CHALLENGE_SHA256 if path.name == _NAME else found)
+    if found != wanted:
+        raise InvalidInput(
+            f"{str(source)!r} has the sha256 {found}, not {wanted}: it is another file; prompts of your own need a "
+            "name of their own"
+        )
     questions, types = [], {}
     for place, row in rows:
         _check_columns(place, row, ("concept_name", *COLUMNS))
@@ -72,6 +74,18 @@ def challenge(source: str | Path = CHALLENGE, *, sha256: str | None = None) -> S
     return Sheet(
         name=Path(source).stem, questions=tuple(questions), types=types, sha256=found, escaped=escaped
     )
+
+
+def sheet_of(source: str | Path) -> Sheet:
+    """Return the sheet in a file or a data set of the Hub, in the challenge's columns or in ours.
+
+    Raises:
+        Unavailable: it cannot be read or fetched.
+        InvalidInput: it is none.
+    """
+    path = _file(source)
+    columns = _rows(path)[0][0][1]
+    return read_sheet(path) if "axis" in columns and "direct_prompt" not in columns else challenge(source)
 
 
 def own() -> Sheet:
@@ -103,6 +117,13 @@ def read_sheet(path: str | Path, *, name: str = "") -> Sheet:
     return Sheet(name=name or path.stem, questions=tuple(questions), types=types, sha256=sha256)
 
 
+def _file(source: str | Path) -> Path:
+    path = Path(source)
+    if path.exists() or not (isinstance(source, str) and hub.is_hub_id(source)):
+        return path
+    return hub.fetch(source)[0]
+
+
 def _check_columns(place: str, row: Mapping[str, Any], columns: Iterable[str]) -> None:
     if missing := [column for column in columns if column not in row]:
         raise InvalidInput(f"{place}: no column {missing[0]!r}; columns found: {', '.join(map(repr, row))}")
@@ -113,6 +134,9 @@ def _question(place: str, **fields: Any) -> Question:
         return Question(**fields)
     except InvalidInput as error:
         raise InvalidInput(f"{place}: {error}") from None
+
+
+_NAME = CHALLENGE.rpartition("/")[2]
 
 
 def _photo(name: str) -> str:

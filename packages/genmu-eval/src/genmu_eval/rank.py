@@ -2,7 +2,8 @@
 
 Two submissions tie when the interval of the difference of their ERR, on the same images, covers 0. Ties are not
 transitive, so they are made group by group: the best of those left leads a group, which takes in every submission that
-ties with the leader; within a group the smaller weight change wins.
+ties with the leader; within a group the smaller weight change wins. There the trivial baselines come last, and
+whoever changed no weight: nothing changes less than doing nothing, which must not win by that.
 """
 
 import math
@@ -130,7 +131,7 @@ def rank(
         }
         group = [leader, *(e for e in others if leads[e.name].low <= 0 <= leads[e.name].high)]
         left = [e for e in left if e not in group]
-        group.sort(key=lambda e: (_cost(e), -estimates[e.name].value, e.name))
+        group.sort(key=lambda e: (_trivial(e), _cost(e), -estimates[e.name].value, e.name))
         places += _placed(group, leader, leads, estimates, len(places))
     return tuple(places)
 
@@ -170,16 +171,23 @@ def _cost(entry: Entry) -> float:
     return math.inf if entry.weight_change is None else entry.weight_change
 
 
+def _trivial(entry: Entry) -> bool:
+    return entry.baseline or entry.weight_change == 0
+
+
 def _placed(
     group: list[Entry], leader: Entry, leads: dict[str, Estimate], estimates: dict[str, Estimate], before: int
 ) -> list[Place]:
     found: list[Place] = []
     for position, entry in enumerate(group):
-        shared = position > 0 and _cost(group[position - 1]) == _cost(entry)
+        before_it = group[position - 1] if position else None
+        shared = before_it is not None and _cost(before_it) == _cost(entry)
         decided = "ERR" if len(group) == 1 else "weight change within a tie"
         if shared:
             decided = "nothing: a tie, and the same weight change"
-        if len(group) > 1 and entry.weight_change is None:
+        elif len(group) > 1 and _trivial(entry):
+            decided = "a tie, in which doing nothing comes last"
+        elif len(group) > 1 and entry.weight_change is None:
             decided += " (not known, so last)"
         found.append(
             Place(

@@ -63,6 +63,7 @@ def tie_break(
     parts: Sequence[str] | str = "everything",
     added: Added = "count",
     n_concepts: int | None = None,
+    any_base: bool = False,
 ) -> TieBreak:
     """Return how far one or more unlearned models are from the original, per total parameter.
 
@@ -74,20 +75,27 @@ def tie_break(
         parts: of "unet", "text_encoder" and "vae", or "everything". Text encoders may be edited, so all count.
         added: what becomes of tensors that the original lacks.
         n_concepts: how many concepts a single model forgot, for `amortised`; by default one per model.
+        any_base: whether deltas may be of another model than the original, or are known to be of this one.
 
     Raises:
         Unavailable: a file cannot be read.
-        InvalidInput: other shapes than the original's, numbers that are not finite, an unknown setting.
+        InvalidInput: other shapes than the original's, a delta of another model, numbers that are not finite, an
+            unknown setting.
     """
-    for what, value, known in (("norm", norm, get_args(Norm)), ("choice of added", added, get_args(Added))):
-        if value not in known:
-            raise InvalidInput(one_of(what, str(value), known))
+    for what, given, known in (("norm", norm, get_args(Norm)), ("choice of added", added, get_args(Added))):
+        if given not in known:
+            raise InvalidInput(one_of(what, str(given), known))
     chosen = choose(parts)
     if n_concepts is not None and n_concepts < 1:
         raise InvalidInput(f"a model forgot at least one concept, got {n_concepts}")
     base = original if isinstance(original, Weights) else open_weights(original)
     changes = {
-        name: change(base, model if isinstance(model, Weights) else open_weights(model), parts=chosen)
+        name: change(
+            base,
+            model if isinstance(model, Weights) else open_weights(model),
+            parts=chosen,
+            any_base=any_base,
+        )
         for name, model in _by_name(unlearned).items()
     }
     total = next(iter(changes.values())).parameters

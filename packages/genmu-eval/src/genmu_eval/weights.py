@@ -3,10 +3,11 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from genmu_eval.names import of_single_file, usual
 from genmu_eval.safetensors_file import StoredTensor, read_header
 from unlearn_core.errors import InvalidInput, Unavailable
 
@@ -21,18 +22,15 @@ _FOLDERS = {
 }  # fmt: skip
 """Folder of a diffusers pipeline -> part; the safety checker is none."""
 
-_PREFIXES = {
-    "model.diffusion_model.": "unet", "cond_stage_model.": "text_encoder", "conditioner.": "text_encoder",
-    "first_stage_model.": "vae", "lora_unet_": "unet", "lora_te": "text_encoder",
-}  # fmt: skip
-"""How single files of the first release of Stable Diffusion, and adapters for it, begin the names of their tensors."""
+_ADAPTERS = {"lora_unet_": "unet", "lora_te": "text_encoder"}
+"""How adapters for Stable Diffusion begin the names of their tensors -> part."""
 
 _STEMS = ("diffusion_pytorch_model", "model")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Weights:
-    """Tensors that lie in files, by full name: "unet.down_blocks.0.…", "text_encoder.…", "vae.…"."""
+    """Tensors that lie in files, by full name (see `names`): "unet.down_blocks.0.…", "text_encoder.…", "vae.…"."""
 
     source: Path
     tensors: Mapping[str, StoredTensor]
@@ -60,7 +58,8 @@ def open_weights(path: str | Path) -> Weights:
 
     Args:
         path: a folder of diffusers (parts in folders of their own, sharded or not), a folder of one part, a
-            safetensors file of a whole model or of one part, or a delta.
+            safetensors file of a whole model (in the names of Stable Diffusion's first code, or ours) or of one part,
+            or a delta.
 
     Raises:
         Unavailable: there is nothing.
@@ -86,7 +85,7 @@ def open_weights(path: str | Path) -> Weights:
                 f"{str(path)!r} holds no weights: neither a folder of {', '.join(_FOLDERS)} nor a .safetensors file"
             )
         tensors = _named(path, _of_folder(path))
-    return Weights(source=path, tensors=tensors)
+    return Weights(source=path, tensors=_usual(path, tensors))
 
 
 def _of_file(path: Path) -> Weights:
@@ -100,9 +99,13 @@ def _of_file(path: Path) -> Weights:
         except (ValueError, RecursionError):
             raise InvalidInput(f"{str(path)!r}: the record of the delta is no JSON") from None
         return Weights(
-            source=path, tensors=tensors, is_delta=True, base=metadata.get("base", ""), record=record
+            source=path,
+            tensors=_usual(path, tensors),
+            is_delta=True,
+            base=metadata.get("base", ""),
+            record=record,
         )
-    return Weights(source=path, tensors=_named(path, tensors))
+    return Weights(source=path, tensors=_usual(path, _named(path, tensors)))
 
 
 def _of_folder(folder: Path) -> dict[str, StoredTensor]:
@@ -144,12 +147,14 @@ def _named(path: Path, tensors: Mapping[str, StoredTensor]) -> dict[str, StoredT
     """Return the tensors under full names, told by how their names begin."""
     if all(part_of(name) for name in tensors):
         return dict(tensors)
-    renamed = {}
-    for name, tensor in tensors.items():
-        if prefix := next((p for p in _PREFIXES if name.startswith(p)), None):
-            renamed[f"{_PREFIXES[prefix]}.{name}"] = tensor
-    if renamed:
-        return renamed
+    full = of_single_file(tensors)
+    for name in tensors:
+        if prefix := next((p for p in _ADAPTERS if name.startswith(p)), None):
+            full[name] = f"{_ADAPTERS[prefix]}.{name}"
+    if len(set(full.values())) != len(full):
+        raise InvalidInput(f"{str(path)!r} holds one tensor under two names")
+    if full:
+        return {full[name]: tensor for name, tensor in tensors.items() if name in full}
     for part, telling in _TELLING.items():
         if any(re.match(telling, name) for name in tensors):
             return {f"{part}.{name}": tensor for name, tensor in tensors.items()}
@@ -160,8 +165,23 @@ def _named(path: Path, tensors: Mapping[str, StoredTensor]) -> dict[str, StoredT
     )
 
 
+def _usual(path: Path, tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Return the tensors by the names of today, without position ids, which some files hold as numbers."""
+    found: dict[str, StoredTensor] = {}
+    for name, tensor in tensors.items():
+        new = usual(name)
+        if new in found:
+            raise InvalidInput(f"{str(path)!r} holds {new!r} twice, under an old name and a new one")
+        if name.endswith(".position_ids"):
+            continue
+        if new.startswith("vae.") and ".attentions." in new and tensor.shape[2:] == (1, 1):
+            tensor = replace(tensor, shape=tensor.shape[:2])  # once convolutions of width 1
+        found[new] = tensor
+    return found
+
+
 _TELLING = {
     "unet": r"(down_blocks|time_embedding|transformer_blocks)\.",
-    "text_encoder": r"text_model\.",
+    "text_encoder": r"(text_model|encoder\.layers|embeddings\.token_embedding)\.",
     "vae": r"(encoder|decoder)\.(conv_in|down_blocks|up_blocks)\.",
 }

@@ -39,7 +39,8 @@ def build(cls: type[T], settings: Mapping[str, Any]) -> T:
         # What the dataclass itself says may be of a kind of its own, such as "not applicable".
         if isinstance(said, InvalidInput) and type(said) is not InvalidInput:
             raise said from None
-        raise InvalidInput(f"{cls.__name__}: {explain(error)}") from None
+        whose = f"{cls.__name__}: "
+        raise InvalidInput(whose + explain(error).removeprefix(whose)) from None
 
 
 def explain(error: Any) -> str:

@@ -10,7 +10,6 @@ from unlearn_core.score import Direction, Score
 from unlearn_metrics.extractors.clip import ClipImages
 from unlearn_metrics.mmd import biased, influence
 from unlearn_metrics.references import Matrix, compared
-from unlearn_metrics.statistics import influence_interval
 
 SIGMA = 10.0
 SCALE = 1000.0
@@ -26,6 +25,7 @@ class CMMD:
         embeddings.
     Direction: down.
     Scale: 0 for equal sets; two samples of one distribution are above it by an amount that shrinks as 1 / N.
+    Parts: "by image" as of `FID`, and the number of images of the reference.
     Needs: images of the group "quality", and a reference: real images, or those of the unmodified model. The
         score names it among its parts. CLIP ViT-L/14 at 336 pixels, or local-dir:/path.
     Deviations: none in the formula; images are resized to the model's square without a crop, by Pillow.
@@ -55,14 +55,7 @@ class CMMD:
         x = sets.features.astype(np.float64)
         y = sets.reference.features_of("cmmd", x.shape[1]).astype(np.float64)
         value = SCALE * biased(gaussian, x, y)
-        return Score(
-            metric="cmmd",
-            value=value,
-            direction=self.direction,
-            interval=influence_interval(value, SCALE * influence(gaussian, x, y), sets.texts),
-            parts=sets.parts,
-            **sets.counts,
-        )
+        return sets.score("cmmd", value, SCALE * influence(gaussian, x, y))
 
 
 def gaussian(x: Matrix, y: Matrix) -> Matrix:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from unlearn_core.errors import InvalidInput
 from unlearn_core.samples import SampleSet
 from unlearn_core.score import Interval, Score, wilson
-from unlearn_metrics.rates import LEVEL, effective_number
+from unlearn_metrics.proportions import LEVEL
+from unlearn_metrics.rates import effective_number
 
 if TYPE_CHECKING:
     from unlearn_metrics.asr import Eye

@@ -1,7 +1,6 @@
 """FID: how far the distribution of images is from that of real ones, taken as Gaussian."""
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -10,10 +9,9 @@ import numpy as np
 from unlearn_core import registry, spec
 from unlearn_core.errors import InvalidInput, UnlearnWarning, one_of
 from unlearn_core.samples import SampleSet
-from unlearn_core.score import Direction, Interval, Score
+from unlearn_core.score import Direction, Score
 from unlearn_metrics.features import Features
 from unlearn_metrics.references import Matrix, compared, moments
-from unlearn_metrics.statistics import influence_interval
 
 ENOUGH = 2048  # below it, the covariance of Inception's features is singular
 
@@ -29,6 +27,8 @@ class FID:
     Scale: 0 for equal sets; it grows as N falls (two samples of the same 64-d Gaussian: 22.7 at N = 100, 2.2 at
         1,000), differently for each model, so numbers at different N do not compare, nor those below 10,000
         images with published ones. Less than 2,048 images or than features is a warning.
+    Parts: "by image" (the distance as a mean of each image's share, to first order, by which two models are compared
+        image by image) and the number of images of the reference.
     Needs: images of the group "quality", and a reference: real images, or those of the unmodified model. The
         score names it among its parts. Inception's weights (96 MB), or another extractor.
     Deviations: none; torch-fidelity's numbers. Rounding can leave it slightly below 0. The interval is that of
@@ -70,14 +70,7 @@ class FID:
                 stacklevel=2,
             )
         value = frechet(*moments(sets.features, "fid"), mean, cov)
-        return Score(
-            metric="fid",
-            value=value,
-            direction=self.direction,
-            interval=_interval(value, sets.features, sets.texts, mean, cov),
-            parts=sets.parts,
-            **sets.counts,
-        )
+        return sets.score("fid", value, influence(sets.features, mean, cov))
 
 
 def frechet(mean1: Matrix, cov1: Matrix, mean2: Matrix, cov2: Matrix) -> float:
@@ -89,10 +82,8 @@ def frechet(mean1: Matrix, cov1: Matrix, mean2: Matrix, cov2: Matrix) -> float:
     return float(np.sum((mean1 - mean2) ** 2) + np.trace(cov1) + np.trace(cov2) - 2 * trace)
 
 
-def _interval(
-    value: float, rows: Features, texts: Sequence[str], mean: Matrix, cov: Matrix
-) -> Interval | None:
-    """Return the interval from each image's influence on the distance, its derivative by the image's weight.
+def influence(rows: Features, mean: Matrix, cov: Matrix) -> Matrix:
+    """Return how much each of `rows` (n, d) moves their distance from `mean` and `cov`, centred on 0, (n,).
 
     With M = A (A S A)^-½ A and A the root of the reference's covariance, moving the mean by dm and the
     covariance by dS moves the distance by 2 (m - m_ref) dm + tr((1 - M) dS).
@@ -103,8 +94,8 @@ def _interval(
     kept = values > values[-1] * 1e-10  # fewer images than features leave directions without any spread
     half = root @ (vectors[:, kept] / values[kept] ** 0.25)
     centred = rows - own_mean
-    influence = 2 * centred @ (own_mean - mean) + (centred**2).sum(1) - ((centred @ half) ** 2).sum(1)
-    return influence_interval(value, influence - influence.mean(), texts)
+    found: Matrix = 2 * centred @ (own_mean - mean) + (centred**2).sum(1) - ((centred @ half) ** 2).sum(1)
+    return found - found.mean()
 
 
 def _root(cov: Matrix) -> Matrix:

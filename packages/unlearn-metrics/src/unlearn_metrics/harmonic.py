@@ -2,17 +2,47 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unlearn_core.errors import InvalidInput
+from unlearn_core.errors import InvalidInput, one_of
 from unlearn_core.score import Interval, Score
 from unlearn_core.seeds import derive
-from unlearn_metrics.rates import LEVEL, effective_number
+from unlearn_metrics.proportions import LEVEL
+from unlearn_metrics.rates import effective_number, weighted_rate
 
 DRAWS = 10_000
+AXES = {
+    "fgt": "forgetting", "ret": "retention", "adj": "adjacent", "ind": "indirect", "adv": "adversarial",
+}  # fmt: skip
+"""The challenge's five axes, and the names of their arms."""
+
+
+class Judged(Protocol):
+    """One judged image of five-arm ERR, as `genmu_eval.table.Judgement` is."""
+
+    @property
+    def concept(self) -> str:
+        """The target that it counts under, or the retained or adjacent concept."""
+        ...
+
+    @property
+    def axis(self) -> str:
+        """One of `AXES`."""
+        ...
+
+    @property
+    def image(self) -> str:
+        """Its name, unique within concept and axis."""
+        ...
+
+    @property
+    def success(self) -> bool:
+        """Whether what should be kept is seen, or what should be gone is not."""
+        ...
 
 
 def harmonic_mean(values: Iterable[float]) -> float:
@@ -66,6 +96,34 @@ def harmonic_score(metric: str, arms: Mapping[str, Score]) -> Score:
         reasons=sum((Counter(arm.reasons) for arm in arms.values()), Counter()),
         parts=dict(arms),
         per_sample=per_sample or None,
+    )
+
+
+def five_arm(rows: Iterable[Judged]) -> Score:
+    """Return five-arm ERR of judged images: each arm is the mean over concepts of the share of successes.
+
+    Raises:
+        InvalidInput: an axis without images, an unknown one, or an image judged twice.
+    """
+    arms: dict[str, list[Judged]] = {axis: [] for axis in AXES}
+    for row in rows:
+        if row.axis not in arms:
+            raise InvalidInput(one_of("axis", row.axis, AXES))
+        arms[row.axis].append(row)
+    return harmonic_score("err", {name: _mean_over_concepts(name, arms[axis]) for axis, name in AXES.items()})
+
+
+def _mean_over_concepts(name: str, rows: Sequence[Judged]) -> Score:
+    if not rows:
+        raise InvalidInput(f"err: the arm {name!r} has no images; an arm is never left out")
+    hits = {f"{name} {row.concept} {row.image}": float(row.success) for row in rows}
+    if len(hits) < len(rows):
+        raise InvalidInput(f"err: an image of the arm {name!r} was judged twice")
+    concepts = [row.concept for row in rows]
+    each = dict.fromkeys(concepts, 1 / len(set(concepts)))
+    value, interval = weighted_rate(list(hits.values()), list(hits), concepts, each)
+    return Score(
+        metric=name, value=value, direction="up", interval=interval, n_scored=len(rows), per_sample=hits
     )
 
 

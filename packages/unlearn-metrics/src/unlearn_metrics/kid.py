@@ -12,7 +12,6 @@ from unlearn_core.samples import SampleSet
 from unlearn_core.score import Direction, Score
 from unlearn_metrics.mmd import influence, unbiased
 from unlearn_metrics.references import Matrix, compared
-from unlearn_metrics.statistics import influence_interval
 
 MOST = 1000  # images in a subset where the settings name no number
 
@@ -25,6 +24,7 @@ class KID:
     Formula: MMD² with the kernel (x·y / d + 1)³, its unbiased estimate, averaged over random subsets.
     Direction: down.
     Scale: 0 for equal distributions whatever N, possibly slightly below 0; often printed x 1,000.
+    Parts: "by image" as of `FID`, "images in a subset", "std over subsets" and the number of images of the reference.
     Needs: images of the group "quality", and a reference: real images, or those of the unmodified model. The
         score names it among its parts. Inception's weights (96 MB), or another extractor.
     Defaults: 100 subsets of 1,000 images drawn as torch-fidelity draws them (its seed 2020).
@@ -77,14 +77,8 @@ class KID:
             ours, theirs = (z[rng.choice(len(z), size, replace=False)] for z in (x, y))
             found.append(unbiased(cubic, ours, theirs))
         value = float(np.mean(found))
-        return Score(
-            metric="kid",
-            value=value,
-            direction=self.direction,
-            interval=influence_interval(value, influence(cubic, x, y), sets.texts),
-            parts={**sets.parts, "images in a subset": float(size), "std over subsets": float(np.std(found))},
-            **sets.counts,
-        )
+        about = {"images in a subset": float(size), "std over subsets": float(np.std(found))}
+        return sets.score("kid", value, influence(cubic, x, y), about)
 
 
 def cubic(x: Matrix, y: Matrix) -> Matrix:

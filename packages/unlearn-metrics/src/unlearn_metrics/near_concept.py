@@ -10,8 +10,9 @@ from unlearn_core.samples import Sample, SampleSet
 from unlearn_core.score import Direction, Interval, Score
 from unlearn_metrics import labels, verdicts
 from unlearn_metrics.errors import NotApplicable
-from unlearn_metrics.rates import LEVEL, difference_bounds, rate
-from unlearn_metrics.statistics import paired_difference
+from unlearn_metrics.proportions import LEVEL
+from unlearn_metrics.rates import rate
+from unlearn_metrics.statistics import PairedDifference, paired_difference
 
 NO_PAIR = "the unmodified model has no image of the row"
 NOT_BEFORE = "the unmodified model's image could not be judged"
@@ -138,7 +139,7 @@ def _score(name: str, pairs: Sequence[_Pair], by_concept: dict[str, Score] | Non
         texts = {pair.row.prompt.id: pair.row.prompt.text for pair in judged}
         lost = paired_difference(before, after, texts)
         counts = Counter((pair.before, pair.after) for pair in judged)
-        value, interval = lost.value, _interval(judged, counts, lost.low, lost.high)
+        value, interval = lost.value, _interval(judged, lost)
         parts = {"broken": counts[1.0, 0.0], "mended": counts[0.0, 1.0], "p": lost.p}
         if by_concept is not None:
             parts |= {
@@ -161,20 +162,12 @@ def _score(name: str, pairs: Sequence[_Pair], by_concept: dict[str, Score] | Non
     )
 
 
-def _interval(
-    judged: Sequence[_Pair], counts: Counter[tuple[float | None, ...]], low: float | None, high: float | None
-) -> Interval:
-    value = (counts[1.0, 0.0] - counts[0.0, 1.0]) / len(judged)
+def _interval(judged: Sequence[_Pair], lost: PairedDifference) -> Interval | None:
     if all(pair.same for pair in judged):
-        return Interval(low=value, high=value, level=LEVEL, how="the same images")
-    bounds = difference_bounds(*(counts[pair] for pair in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0))))
-    how = "newcombe"
-    if low is not None and high is not None and len({p.row.prompt.text for p in judged}) < len(judged):
-        bounds, how = (
-            (min(low, bounds[0]), max(high, bounds[1])),
-            "bootstrap by prompt, no narrower than newcombe",
-        )
-    return Interval(low=bounds[0], high=bounds[1], level=LEVEL, how=how)
+        return Interval(low=lost.value, high=lost.value, level=LEVEL, how="the same images")
+    if lost.low is None or lost.high is None:
+        return None
+    return Interval(low=lost.low, high=lost.high, level=LEVEL, how=lost.how)
 
 
 def _share(name: str, right: dict[str, float | None], texts: dict[str, str]) -> Score:

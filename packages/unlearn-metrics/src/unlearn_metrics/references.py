@@ -4,11 +4,10 @@ import functools
 import hashlib
 import threading
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +16,19 @@ from safetensors.numpy import load_file
 
 from unlearn_core.errors import InvalidInput, MissingExtra, Unavailable
 from unlearn_core.hub import is_hub_id
+from unlearn_core.prompts import Prompt
 from unlearn_core.protocols import Extractor
 from unlearn_core.samples import Sample, SampleSet
+from unlearn_core.score import Score
 from unlearn_metrics.features import Features, Image, cache_folder, features, features_of
 from unlearn_metrics.groups import of_groups
 from unlearn_metrics.images import Array, decode
+from unlearn_metrics.statistics import influence_interval
 
 Matrix = NDArray[np.float64]
+
+BY_IMAGE = "by image"
+"""The part of a distance that has a value for each image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,20 +83,47 @@ class Compared:
 
     features: Features
     """(n, d), of the images that could be read."""
-    texts: list[str]
+    prompts: list[Prompt]
+    """Of these images."""
     unread: int
     reference: Reference
 
-    @property
-    def counts(self) -> dict[str, Any]:
-        """The numbers of images as arguments of a `Score`."""
-        reasons = {"the image cannot be read": self.unread} if self.unread else {}
-        return {"n_scored": len(self.texts), "n_unscored": self.unread, "reasons": reasons}
+    def score(
+        self,
+        metric: str,
+        value: float,
+        influence: NDArray[np.float64],
+        parts: Mapping[str, float] | None = None,
+    ) -> Score:
+        """Return a distance with the delta method's interval, and as a part of it each image's share.
 
-    @property
-    def parts(self) -> dict[str, float]:
-        """Which reference it is, and of how many images."""
-        return {f"images of the reference {self.reference.name}": float(self.reference.n or 0)}
+        Args:
+            metric: its name.
+            value: the distance.
+            influence: n times the change of `value` by one image's share, centred on 0, (n,).
+            parts: what else is to be told.
+        """
+        interval = influence_interval(value, influence, [prompt.text for prompt in self.prompts])
+        shares = zip(self.prompts, value + influence, strict=True)
+        by_image = Score(
+            metric=BY_IMAGE,
+            value=value,
+            direction="down",
+            interval=interval,
+            n_scored=len(self.prompts),
+            per_sample={prompt.id: float(share) for prompt, share in shares},
+        )
+        about = {f"images of the reference {self.reference.name}": float(self.reference.n or 0)}
+        return Score(
+            metric=metric,
+            value=value,
+            direction="down",
+            interval=interval,
+            n_scored=len(self.prompts),
+            n_unscored=self.unread,
+            reasons={"the image cannot be read": self.unread} if self.unread else {},
+            parts={**about, **(parts or {}), BY_IMAGE: by_image},
+        )
 
 
 def moments(rows: Features, name: str) -> tuple[Matrix, Matrix]:
@@ -141,8 +173,8 @@ def compared(
     read = np.isfinite(found).all(1)
     if read.sum() < 2:
         raise InvalidInput(f"{metric} compares sets of two or more images, and can read {read.sum()} here")
-    texts = [row.prompt.text for row, good in zip(rows, read, strict=True) if good]
-    return Compared(features=found[read], texts=texts, unread=int((~read).sum()), reference=real)
+    prompts = [row.prompt for row, good in zip(rows, read, strict=True) if good]
+    return Compared(features=found[read], prompts=prompts, unread=int((~read).sum()), reference=real)
 
 
 def _reference(

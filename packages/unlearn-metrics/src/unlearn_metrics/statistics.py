@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from unlearn_core.errors import InvalidInput
 from unlearn_core.score import Interval
 from unlearn_core.seeds import derive
+from unlearn_metrics.proportions import difference_bounds
 
 RESAMPLES = 2000
 FLIPS = 9999
@@ -32,6 +33,8 @@ class PairedDifference:
     """Number of pairs."""
     p: float
     """Probability of a difference at least as large, either way, if a and b were alike."""
+    how: str
+    """How the interval was worked out."""
 
 
 def mean_interval(
@@ -78,8 +81,10 @@ def paired_difference(
 ) -> PairedDifference:
     """Return the mean of a - b over the ids that both have a value for, with interval and p-value.
 
-    The interval is the bootstrap's. The p-value is McNemar's exact one where all values are 0 or 1 and no two
-    images share a prompt, else that of random flips of the signs of whole prompts (9,999 of them).
+    The interval is the bootstrap's by prompt; where all values are 0 or 1, Newcombe's of two paired shares, widened to
+    the bootstrap's where images share a prompt: that alone would claim certainty where all pairs agree. The p-value is
+    McNemar's exact one where all values are 0 or 1 and no two images share a prompt, else that of random flips of the
+    signs of whole prompts (9,999 of them).
 
     Args:
         a: prompt id -> value, None where it could not be judged.
@@ -98,17 +103,24 @@ def paired_difference(
     prompts = None if clusters is None else [clusters[i] for i in ids]
     interval = mean_interval(difference, prompts, seed=seed)
     sums, _ = _by_cluster(difference, prompts)
-    if len(sums) == len(ids) and np.isin(pairs, (0, 1)).all():
+    low, high, how = None, None, ""
+    if interval is not None:
+        low, high, how = interval.low, interval.high, interval.how
+    alone, shares = len(sums) == len(ids), bool(np.isin(pairs, (0, 1)).all())
+    if shares and (alone or interval is not None):
+        hit_a, hit_b = (pairs == 1).T
+        cells = (hit_a & hit_b, hit_a & ~hit_b, ~hit_a & hit_b, ~hit_a & ~hit_b)
+        bounds, how = difference_bounds(*(int(cell.sum()) for cell in cells)), "newcombe"
+        if alone or interval is None:
+            low, high = bounds
+        else:
+            low, high = min(interval.low, bounds[0]), max(interval.high, bounds[1])
+            how = "bootstrap by prompt, no narrower than newcombe"
+    if alone and shares:
         p = mcnemar(int((difference > 0).sum()), int((difference < 0).sum()))
     else:
         p = _sign_flips(sums, seed)
-    return PairedDifference(
-        value=float(difference.mean()),
-        low=None if interval is None else interval.low,
-        high=None if interval is None else interval.high,
-        n=len(ids),
-        p=p,
-    )
+    return PairedDifference(value=float(difference.mean()), low=low, high=high, n=len(ids), p=p, how=how)
 
 
 def mcnemar(b: int, c: int) -> float:

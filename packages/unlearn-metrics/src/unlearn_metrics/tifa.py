@@ -15,8 +15,9 @@ from unlearn_metrics import verdict_cache, verdicts
 from unlearn_metrics.choices import Snap
 from unlearn_metrics.groups import first_of
 from unlearn_metrics.images import Array, batches
+from unlearn_metrics.proportions import LEVEL, wilson_bounds
 from unlearn_metrics.questions import Asked, Question, load_questions
-from unlearn_metrics.rates import LEVEL, rate, wilson_bounds
+from unlearn_metrics.rates import rate
 from unlearn_metrics.statistics import mean_interval
 
 GROUP = "unlearn.vqa"

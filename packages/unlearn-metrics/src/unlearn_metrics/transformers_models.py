@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from unlearn_core.errors import InvalidInput, Unavailable
-from unlearn_metrics.loading import device_of
+from unlearn_metrics.loading import device_of, weights_hash
 
 
 def kind_of(model: str) -> str:
@@ -55,6 +55,12 @@ def load(model: str, what: str, cls: str, processor: str, device: str) -> tuple[
     if missing:
         raise InvalidInput(f"{model!r} is no trained {what}: it lacks {', '.join(missing[:4])}")
     return net.eval().requires_grad_(False).to(where), prepare
+
+
+@functools.lru_cache(maxsize=4)
+def hash_of(net: Any) -> str:
+    """Return the sha256 (hex) of the weights of a model that `load` returned, read once: they never change."""
+    return weights_hash(net)
 
 
 @contextlib.contextmanager

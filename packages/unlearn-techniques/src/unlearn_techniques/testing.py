@@ -3,9 +3,11 @@
 import functools
 from typing import Any
 
+import numpy as np
 import torch
 
 from unlearn_techniques.diffusion.model import StableDiffusion
+from unlearn_techniques.diffusion.weights import with_weights
 
 WORDS = ["a", "cat", "dog", "wolf", "car", "of", "photo", "art", "style", "sketch", "blue"]
 
@@ -26,6 +28,19 @@ def tokenizer() -> Any:
             left += piece
     vocab = {token: i for i, token in enumerate([*dict.fromkeys(tokens), "<|startoftext|>", "<|endoftext|>"])}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=16)
+
+
+def filled(module: torch.nn.Module, seed: int) -> Any:
+    """Return a module with all weights from numpy's RandomState, whose numbers are frozen: the same in any version."""
+    numbers, values = np.random.RandomState(seed), {}
+    for name, p in sorted(module.named_parameters()):
+        draw = numbers.randn(*p.shape)
+        if p.ndim == 1:
+            draw = 0.1 * draw + ("norm" in name and name.endswith("weight"))
+        else:
+            draw = draw / np.prod(p.shape[1:]) ** 0.5
+        values[name] = torch.from_numpy(draw).float()
+    return with_weights(module, values)
 
 
 @functools.cache

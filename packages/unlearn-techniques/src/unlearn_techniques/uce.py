@@ -15,7 +15,8 @@ Defaults:
     preserve_scale: 1 (2025), max(0.1, 1/number of preserved prompts) (2023). Preserving the concept's neighbours is
     ours, `preserve_adjacent=False` leaves it out. Presets: object -> "" and style -> "art" as in the paper's tables
     and the 2025 script, nudity "violence, nudity, harm" -> "" (paper, section 5.3). "pocket" and
-    "pocket-style" were chosen on pocket-sd's dog, pistol and sketch style.
+    "pocket-style" were chosen on pocket-sd's dog, pistol and sketch style. "pocket-multi", for several concepts in one
+    solve, weighs what is preserved as the 2023 code would: the neighbours of all would hold back each one's edit.
 Deviations:
     Solved in float64 (official: float32 inverse, percents off with hundreds of preserved prompts). The paper's formula
     has no lamb, both codes do. Templates may hold words after the concept; the official codes read its last word token
@@ -71,6 +72,7 @@ class UCE:
         "unsafe": {"edit": "erase"},
         "paper": {"variant": "2023", "edit": "erase"},
         "pocket": {"lamb": 10.0, "templates": ("a {}",)},
+        "pocket-multi": {"lamb": 10.0, "templates": ("a {}",), "preserve_scale": 0.1},
         "pocket-style": {
             "lamb": 10.0, "templates": ("a dog, {} style", "an apple, {} style", "a house, {} style, blue background"),
         },

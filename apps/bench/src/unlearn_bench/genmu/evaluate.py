@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from genmu_eval.err import err
+from genmu_eval.fingerprint import check_delta
+from genmu_eval.hostile import MAX_JSON
+from genmu_eval.names import usual
 from genmu_eval.questions import key
 from genmu_eval.safetensors_file import wide
 from genmu_eval.submission import Submission, SubmittedModel, check_base, open_submission
@@ -17,12 +20,16 @@ from genmu_eval.weights import Weights, open_weights
 from unlearn_bench.genmu import folder as folders
 from unlearn_bench.genmu.models import Forgot
 from unlearn_bench.genmu.plan import Plan
+from unlearn_bench.genmu.ranking import recognised
 from unlearn_bench.genmu.run import finish, measure
 from unlearn_bench.genmu.scores import Taken, local_folder
 from unlearn_bench.sd import runner
 from unlearn_core.errors import InvalidInput
 from unlearn_core.record import RunRecord, run_id
 from unlearn_core.samples import SampleSet
+
+MOST_STATED = 1000
+"""Pictures or steps that a submission can ask for by its own record; an organiser can ask for more."""
 
 
 def opened(path: Path, concepts: Sequence[str], out: Path) -> Submission:
@@ -33,6 +40,11 @@ def opened(path: Path, concepts: Sequence[str], out: Path) -> Submission:
     """
     if path.is_file():
         from genmu_eval.hostile import unpack
+
+        if path.suffix == ".safetensors":
+            raise InvalidInput(
+                f"{str(path)!r} is a model; a submission is a folder or an archive: put it in one"
+            )
 
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
@@ -51,12 +63,16 @@ def opened(path: Path, concepts: Sequence[str], out: Path) -> Submission:
 
 
 def asked_with(submission: Submission) -> dict[str, int | None]:
-    """Return how many pictures and steps a submission says it was made with; None for what it does not say."""
+    """Return how many pictures and steps a submission says it was made with; None for what it does not say.
+
+    None too for what no run would ask for, which would keep the machine busy for ever.
+    """
     record = submission.record
     places = {"images": record.get("asked"), "limit": record.get("asked"), "steps": record.get("sampler")}
     values = {name: place.get(name) if isinstance(place, dict) else None for name, place in places.items()}
     return {
-        n: v if isinstance(v, int) and not isinstance(v, bool) and v > 0 else None for n, v in values.items()
+        n: v if isinstance(v, int) and not isinstance(v, bool) and 0 < v <= MOST_STATED else None
+        for n, v in values.items()
     }
 
 
@@ -88,7 +104,8 @@ def evaluate(
         progress: called at every step of every stage.
 
     Raises:
-        UnlearnError: weights of another architecture, a technique that no weights can hold, no pictures.
+        UnlearnError: weights of another architecture, a delta of another model, a technique that no weights can hold,
+            no pictures.
     """
     runner.check_out(out)
     original = open_weights(local_folder(plan.first.model))
@@ -101,6 +118,9 @@ def evaluate(
             "the pictures that the submission brings"
         )
     base = runner.load(plan.first)
+    for model in submission.models:
+        if (weights := open_weights(model.path)).is_delta:
+            check_delta(original, weights, known=base.fingerprint)
     spec = {
         **plan.spec(base.fingerprint),
         "strategy": submission.strategy,
@@ -132,7 +152,7 @@ def _models(submission: Submission, base: Any, names: dict[str, str], *, picture
         targets = tuple(names[key(concept)] for concept in submitted.concepts)
         if pictures:
             images = submission.folder / "images"
-            if Path(submitted.name).name != submitted.name:
+            if Path(submitted.name).name != submitted.name or submitted.name == "..":
                 raise InvalidInput(f"{submitted.name!r} is no name of a folder of pictures")
             brought = SampleSet.existing(images / submitted.name)
             yield Forgot(model=None, targets=targets, pictures=brought)
@@ -150,20 +170,19 @@ def with_weights_of(base: Any, weights: Weights) -> Any:
 
     from unlearn_techniques.diffusion.delta import Delta
 
+    own: dict[str, str] = {}
+    for part in base.parts:
+        own |= {usual(name := f"{part}.{rest}"): name for rest, _ in getattr(base, part).named_parameters()}
     tensors = {}
     for name, stored in weights.tensors.items():
-        part, _, rest = name.partition(".")
-        if part not in base.parts or not stored.floating:
+        if name.partition(".")[0] not in base.parts or not stored.floating:
             continue
-        try:
-            getattr(base, part).get_parameter(rest)
-        except AttributeError:
+        if name not in own:
             raise InvalidInput(
-                f"{str(weights.source)!r} holds {name!r}, which the model lacks: merge adapters into the weights, and "
-                "save a single file of Stable Diffusion with pipe.save_pretrained(FOLDER)"
-            ) from None
+                f"{str(weights.source)!r} holds {name!r}, which the model lacks: merge adapters into the weights"
+            )
         numbers = torch.from_numpy(wide(stored.raw(), stored.dtype)).reshape(stored.shape)
-        tensors[name] = numbers.to(base.dtype)
+        tensors[own[name]] = numbers.to(base.dtype)
     return Delta(tensors=tensors, base="").apply(base, any_base=True)
 
 
@@ -182,6 +201,8 @@ def _claimed(submission: Submission, taken: Taken) -> dict[str, Any] | None:
     table = submission.folder / "judged.csv"
     if not table.is_file():
         return None
+    if table.stat().st_size > MAX_JSON:
+        return {"error": f"judged.csv is larger than {MAX_JSON:,} bytes"}
     try:
         rows = read_table(table)
         score = err(rows).err_pooled.document()
@@ -200,13 +221,7 @@ def _claimed(submission: Submission, taken: Taken) -> dict[str, Any] | None:
 def _notes(record: RunRecord, *, pictures: bool) -> Iterator[str]:
     if pictures:
         yield "the pictures are the submitter's own: nothing shows that the weights draw them"
-    said = {
-        "identity": "is the unmodified model, weight for weight",
-        "noise": "is as far from the model as noise is",
-    }
-    for name, change in (record.scores["tie_break"] or {"models": {}})["models"].items():
-        if change["kind"] in said:
-            yield f"the model {name} {said[change['kind']]}"
+    yield from recognised(record)
     claimed = record.scores["claimed"]
     if claimed and "error" not in claimed:
         shared, images, different = claimed["shared"], claimed["images"], claimed["different"]

@@ -10,11 +10,19 @@ from unlearn_core import atomic
 
 # Okabe and Ito's palette: told apart with every kind of colour vision, and in print by lightness.
 OWN, IDENTITY = "#0072B2", "#999999"
+PAGE, BARS = 12.7, 1.7
+"""Width of a figure in a report, and of the bars beside a matrix, in inches."""
+MOST_LARGE = 6
+"""Concepts up to which a matrix has large cells."""
+SHORT = 10
+"""Letters of a name that fits below a large cell."""
 LABELS = {"fgt": "forgotten", "ret": "retained", "adj": "adjacent", "ind": "indirect", "adv": "adversarial"}
 
 
 def heat_map(path: Path, runs: Sequence[Mapping[str, Any]], title: str) -> None:
     """Draw step x concept into the PNG `path`, a panel for each order, with ERR after each request.
+
+    As many panels stand in a line as a page takes without shrinking them.
 
     Args:
         path: of the picture.
@@ -24,16 +32,21 @@ def heat_map(path: Path, runs: Sequence[Mapping[str, Any]], title: str) -> None:
     from matplotlib.figure import Figure
 
     n = len(runs[0]["order"])
-    width, height = 1.5 + len(runs) * (0.95 * n + 1.9), 2.3 + 0.55 * (n + 1)
-    figure = Figure(figsize=(max(width, 6.0), height), dpi=110, layout="constrained")
+    cell = 0.7 if n <= MOST_LARGE else 0.5
+    beside = max(1, min(len(runs), int((PAGE - 1.2) / (cell * n + BARS))))
+    lines = -(-len(runs) // beside)
+    size = (max(9.0, 1.2 + beside * (cell * n + BARS)), 1.5 + lines * (1.1 + max(0.32, cell * 0.6) * (n + 1)))
+    figure = Figure(figsize=size, dpi=100, layout="constrained")
     figure.suptitle(title, fontsize=11)
-    axes = figure.subplots(1, 2 * len(runs), width_ratios=[n, 1.6] * len(runs), squeeze=False)[0]
-    shown = None
-    for number, run in enumerate(runs):
-        shown = _matrix(axes[2 * number], run, number)
-        _errs(axes[2 * number + 1], run)
+    axes = figure.subplots(lines, 2 * beside, width_ratios=[cell * n, BARS - 0.5] * beside, squeeze=False)
+    panels = axes.reshape(-1, 2)
+    for number, (run, (left, right)) in enumerate(zip(runs, panels, strict=False)):
+        shown = _matrix(left, run, number)
+        _errs(right, run)
+    for spare in panels[len(runs) :].flat:
+        spare.set_visible(False)
     figure.colorbar(
-        shown, ax=list(axes), location="bottom", shrink=0.4, aspect=40, pad=0.04,
+        shown, ax=list(axes.flat), location="bottom", shrink=0.4, aspect=40, pad=0.3 / size[1],
         label="share of direct-prompt pictures that show the concept; a frame marks its request",
     )  # fmt: skip
     _save(figure, path)
@@ -45,16 +58,18 @@ def _matrix(axis: Any, run: Mapping[str, Any], number: int) -> Any:
     order, rows = run["order"], run["detection"]
     if run["base"] is not None:
         rows = [run["base"], *rows]
-    first = len(rows) - len(order)
+    first, few = len(rows) - len(order), len(order) <= MOST_LARGE
     shown = axis.imshow(rows, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for y, row in enumerate(rows):
         for x, value in enumerate(row):
-            axis.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=9,
+            axis.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=9 if few else 7.5,
                       color="white" if value > 0.55 else "black")  # fmt: skip
     for x in range(len(order)):
         frame = Rectangle((x - 0.48, x + first - 0.48), 0.96, 0.96, fill=False, lw=2.2, ec="#D55E00")
         axis.add_patch(frame)
-    axis.set_xticks(range(len(order)), order, fontsize=9)
+    short = few and max(map(len, order)) <= SHORT
+    slanted = {} if short else {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+    axis.set_xticks(range(len(order)), order, fontsize=9, **slanted)
     labels = ["unmodified"] * first + [f"{t}. {c}" for t, c in enumerate(order, 1)]
     axis.set_yticks(range(len(rows)), labels, fontsize=9)
     axis.set_title("submitted order" if not number else f"order {number + 1}", fontsize=9)
@@ -69,7 +84,7 @@ def _errs(axis: Any, run: Mapping[str, Any]) -> None:
         margins = [[max(0.0, pooled["value"] - pooled["low"])], [max(0.0, pooled["high"] - pooled["value"])]]
         axis.barh(t + first, pooled["value"], color=OWN, height=0.55, xerr=margins,
                   error_kw={"lw": 1, "capsize": 2})  # fmt: skip
-        axis.text(0.03, t + first - 0.03, f"{pooled['value']:.2f}", va="bottom", fontsize=8, color="white")
+        axis.text(1.06, t + first, f"{pooled['value']:.2f}", va="center", fontsize=9)
     axis.set_ylim(len(run["steps"]) + first - 0.5, -0.5)
     axis.set_xlim(0, 1)
     axis.set_yticks([])
@@ -102,11 +117,12 @@ def components(path: Path, scores: Mapping[str, Mapping[str, Any]], title: str) 
         color = OWN if not i else greys[(i - 1) % len(greys)]
         axis.bar(places, values, width * 0.94, color=color, label=name, yerr=margins,
                  error_kw={"lw": 1, "capsize": 2})  # fmt: skip
-        for x, value in zip(places, values, strict=True):
-            axis.text(x - width / 4, 0.02, f"{value:.2f}", ha="center", fontsize=7, rotation=90)
+        for x, value, score in zip(places, values, found, strict=True):
+            axis.text(x, score["high"] + 0.02, f"{value:.2f}", ha="center", va="bottom", fontsize=8)
     labels = [*(f"{LABELS[a]}\n({a})" for a in AXES), "ERR\npooled", "ERR\nmacro"]
     axis.set_xticks([x + (x > 4) * 0.4 for x in range(7)], labels, fontsize=9)
-    axis.set_ylim(0, 1.02)
+    axis.set_ylim(0, 1.1)
+    axis.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     axis.set_ylabel("success rate, 95 % interval", fontsize=9)
     axis.set_title(title, fontsize=11)
     axis.legend(fontsize=8, frameon=False, loc="upper center", ncols=len(scores), bbox_to_anchor=(0.5, -0.16))
@@ -117,6 +133,6 @@ def components(path: Path, scores: Mapping[str, Mapping[str, Any]], title: str) 
 
 def _save(figure: Any, path: Path) -> None:
     data = io.BytesIO()
-    figure.savefig(data, format="png", metadata={"Software": None})
+    figure.savefig(data, format="png", bbox_inches="tight", pad_inches=0.1, metadata={"Software": None})
     with atomic.replacing(path) as file:
         file.write(data.getvalue())

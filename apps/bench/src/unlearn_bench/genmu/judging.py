@@ -35,10 +35,23 @@ def drawn_and_judged(
     votes: Votes | None = None,
 ) -> tuple[SampleSet, Seen]:
     """Return the pictures that `asked` wants of a model, drawing those that are missing, and what the judge saw."""
+    check(plan.world, asked.draws)
     rows = dataclasses.replace(plan.first, prompts={"genmu": asked.prompts})
     samples = runner.draw(rows, model, out, record, stage, progress)
     with record.stage("judging"):
         return samples, judged(plan.world, asked.draws, samples, votes=votes)
+
+
+def check(world: World, draws: Sequence[Draw]) -> None:
+    """Check what can be checked of the judges before the first picture is drawn.
+
+    Raises:
+        UnlearnError: a concept that a judge does not know, a setting that it does not take, a package that is missing.
+    """
+    asked = dict.fromkeys(draw.question.asks for draw in draws)
+    for asks in asked:
+        for member in judges_of(world).values():
+            member.judge(asks, tuple(sorted(asked)))
 
 
 def judged(world: World, draws: Sequence[Draw], samples: SampleSet, *, votes: Votes | None = None) -> Seen:

@@ -115,6 +115,16 @@ def agreement(votes: Mapping[str, Answers]) -> dict[str, Any] | None:
     }
 
 
+def silences(votes: Mapping[str, Answers]) -> list[str]:
+    """Return a note about each of several judges that left answers to the others."""
+    silent = {name: sum(answer is None for answer in answers) for name, answers in votes.items()}
+    return [
+        f"the judge {name} gave no answer in {n} of {len(votes[name])} cases, which the others decided"
+        for name, n in silent.items()
+        if n and len(votes) > 1
+    ]
+
+
 def _share(answers: Answers) -> float | None:
     known = [answer for answer in answers if answer is not None]
     return sum(known) / len(known) if known else None

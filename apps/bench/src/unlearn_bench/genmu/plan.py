@@ -113,7 +113,9 @@ def prepare(
     experiments = {}
     for target in asked.targets:
         one = {"concept": world.concept(target, asked), "metrics": [], "prompts": {"target": Source(limit=1)}}
-        experiments[target] = prepare_one(config.model_copy(update=one), list(assignments or []))
+        experiments[target] = prepare_one(
+            config.model_copy(update=one), list(assignments or []), together=strategy == "multi"
+        )
     first = experiments[asked.targets[0]]
     if any(isinstance(chosen.technique, EvalUnlearn) for chosen in first.chain) and strategy != "single":
         raise InvalidInput(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genmu_eval.prompts import Question, Sheet
-from unlearn_bench.genmu.judging import judged
+from unlearn_bench.genmu.judging import check, judged
 from unlearn_bench.genmu.panel import judged_world
 from unlearn_bench.genmu.worlds import World, by_text
 from unlearn_bench.sd import config as configs
@@ -60,6 +60,7 @@ class Unmodified:
 
         def shares(questions: Sequence[Question]) -> list[float]:
             draws = [by_text(draw) for draw in sheet.draws(images=images)]
+            check(self.world, draws)
             rows = PromptSet(name=sheet.name, rows=tuple(draw.prompt for draw in draws))
             experiment = dataclasses.replace(self.experiment, prompts={"genmu": rows})
             samples = runner.draw(

@@ -15,7 +15,7 @@ from genmu_eval.submission import Submission, SubmittedModel
 from unlearn_bench.genmu import folder as folders
 from unlearn_bench.genmu.judging import Votes, drawn_and_judged, judged
 from unlearn_bench.genmu.models import Forgot, unlearned
-from unlearn_bench.genmu.panel import agreement, corrections
+from unlearn_bench.genmu.panel import agreement, corrections, silences
 from unlearn_bench.genmu.plan import Plan
 from unlearn_bench.genmu.scores import Taken, scores, sequences, weight_change
 from unlearn_bench.sd import runner
@@ -141,6 +141,7 @@ def finish(plan: Plan, taken: Taken, record: RunRecord, weights: dict[str, Path]
     record.scores = {**scores(taken.rows, taken.identity), "tie_break": None}
     if panel := agreement(taken.votes):
         record.scores["panel"] = panel
+        record.notes += silences(taken.votes)
     if plan.calibration is not None:
         record.scores["corrected"] = corrections(taken.rows, plan.calibration)
     if weights:

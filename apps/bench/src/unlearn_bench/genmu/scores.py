@@ -83,7 +83,9 @@ def weight_change(
         models: name -> folder, file or delta.
         n_concepts: how many concepts a single model forgot.
     """
-    return tie_break(local_folder(str(original)), dict(models), n_concepts=n_concepts).document()
+    return tie_break(
+        local_folder(str(original)), dict(models), n_concepts=n_concepts, any_base=True
+    ).document()
 
 
 def local_folder(model: str) -> Path:

@@ -1,7 +1,7 @@
 """The contact sheet: the same prompts before and after, for each of the five axes."""
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any
 
@@ -32,15 +32,19 @@ def draw_sheet(asked: Protocol, before: SampleSet, after: Mapping[str, SampleSet
     """
     old = {sample.prompt.id: sample.path for sample in before}
     new = {(target, sample.prompt.id): sample.path for target, samples in after.items() for sample in samples}
-    bands = {axis: list(_columns(asked, axis)) for axis in BANDS}
-    columns = max(map(len, bands.values()))
+    lines = [
+        (axis, draws[start : start + COLUMNS])
+        for axis, draws in ((axis, _chosen(asked, axis)) for axis in BANDS)
+        for start in range(0, len(draws), COLUMNS)
+    ]
+    columns = max(len(draws) for _, draws in lines)
     height = CAPTION + 2 * (TILE + GAP) + 12
-    size = (LEFT + max(columns, 4) * (TILE + GAP) + 8, 40 + len(bands) * height)
+    size = (LEFT + max(columns, 4) * (TILE + GAP) + 8, 40 + len(lines) * height)
     sheet = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(sheet)
     pen.text((12, 10), title, fill="black", font=ImageFont.load_default(size=18))
     bold, small = ImageFont.load_default(size=14), ImageFont.load_default(size=11)
-    for number, (axis, draws) in enumerate(bands.items()):
+    for number, (axis, draws) in enumerate(lines):
         top = 40 + number * height + CAPTION
         color = (180, 40, 40) if axis in CHANGES else (30, 110, 60)
         pen.text((LEFT - 8, top - 4), BANDS[axis], fill=color, font=bold, anchor="rb")
@@ -57,16 +61,17 @@ def draw_sheet(asked: Protocol, before: SampleSet, after: Mapping[str, SampleSet
     return sheet
 
 
-def _columns(asked: Protocol, axis: str) -> Iterator[Draw]:
-    """Yield up to `COLUMNS` pictures of an axis, the targets in turn, spread over their prompts."""
+def _chosen(asked: Protocol, axis: str) -> list[Draw]:
+    """Return some pictures of an axis, spread over its concepts and prompts: a line full, or one of each target."""
     by_concept: dict[str, list[Draw]] = {}
     for draw in asked.draws:
         if draw.question.axis == axis:
             by_concept.setdefault(draw.question.concept, []).append(draw)
-    wanted = -(-COLUMNS // len(by_concept))
-    chosen = [draws[:: max(1, len(draws) // wanted)][:wanted] for draws in by_concept.values()]
-    mixed = [draw for turn in zip_longest(*chosen) for draw in turn if draw is not None]
-    yield from sorted(mixed[:COLUMNS], key=lambda draw: list(by_concept).index(draw.question.concept))
+    most = COLUMNS if axis == "ret" else max(COLUMNS, len(by_concept))
+    wanted = -(-most // len(by_concept))
+    some = [draws[:: max(1, len(draws) // wanted)][:wanted] for draws in by_concept.values()]
+    mixed = [draw for turn in zip_longest(*some) for draw in turn if draw is not None]
+    return sorted(mixed[:most], key=lambda draw: list(by_concept).index(draw.question.concept))
 
 
 def _tile(path: Any) -> Image.Image:

@@ -150,12 +150,21 @@ def print_weight_change(found: Doc | None) -> None:
             f"  {name}: {change['kind']}, L2 {change['l2']:.4g}{f' ({parts})' if parts else ''}, "
             f"{change['changed']:.2%} of the parameters, relative {change['relative']:.3g}"
         )
+        if change["added"]:
+            say(f"    {change['added']:,} parameters added, L2 {change['added_l2']:.4g}")
 
 
 def print_ranking(places: Sequence[Doc], *, by: str) -> None:
-    """Print a ranking."""
+    """Print a ranking, a table for each strategy."""
+    for strategy in dict.fromkeys(place["strategy"] for place in places):
+        _print_places(
+            [place for place in places if place["strategy"] == strategy], f"{strategy}, by {by}", by
+        )
+
+
+def _print_places(places: Sequence[Doc], title: str, by: str) -> None:
     table = _table(
-        f"by {by}; within a tie by weight change", ["", "", by, "weight change", "behind its leader", "by"]
+        f"{title}; within a tie by weight change", ["", "", by, "weight change", "behind its leader", "by"]
     )
     for place in places:
         lead, change = place["lead"], place["weight_change"]
@@ -170,8 +179,10 @@ def print_ranking(places: Sequence[Doc], *, by: str) -> None:
 
 def print_lint(document: Doc, checks: Mapping[str, str]) -> None:
     """Print the defects of a sheet."""
+    known = " (the challenge's own file)" if document["published"] else ""
     say(
-        f"{document['sheet']}: {document['questions']} prompts, sha256 {document['sha256'] or 'of no single file'}"
+        f"{document['sheet']}: {document['questions']} prompts, sha256 "
+        f"{document['sha256'] or 'of no single file'}{known}"
     )
     for check, meaning in checks.items():
         found = [f for f in document["findings"] if f["check"] == check]
@@ -179,9 +190,9 @@ def print_lint(document: Doc, checks: Mapping[str, str]) -> None:
             continue
         say(f"\n{check} ({len(found)}): {meaning}")
         for finding in found:
-            where = " ".join(filter(None, [finding["concept"], finding["axis"]]))
+            where = " ".join(filter(None, [finding["concept"] or "the file", finding["axis"]]))
             text = f" {finding['text'][:60]!r}" if finding["text"] else ""
-            say(f"  {where}:{text} {finding['note']}".rstrip())
+            say(f"  {where}:{text} {finding['note']}".rstrip(" :"))
     if not document["findings"]:
         say("no defects")
 

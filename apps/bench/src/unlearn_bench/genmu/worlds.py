@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from genmu_eval.prompts import Draw, Question, Sheet, challenge, own, read_sheet
+from genmu_eval.concepts import target as target_of
+from genmu_eval.prompts import Draw, Question, Sheet, own, sheet_of
 from genmu_eval.questions import key
 from genmu_eval.table import PRESERVED
 from unlearn_bench.genmu.protocol import Protocol as Asked
 from unlearn_bench.sd import worlds
 from unlearn_bench.sd.config import ConceptConfig
-from unlearn_core import tables
 from unlearn_core.errors import InvalidInput
 from unlearn_core.spec import fingerprint
 
@@ -124,16 +124,18 @@ class Open:
         sheet = self.sheet or ours
         sheet = sheet.only(concepts) if concepts else sheet
         questions = list(sheet.questions)
-        for target in sheet.targets:
-            if not sheet.adjacent(target):
-                questions += ours.of(axis="adj", concept=target)
+        for name in sheet.targets:
+            if not sheet.adjacent(name):
+                known = target_of(name)
+                near_it = ours.of(axis="adj", concept=known.name if known else name)
+                questions += [dataclasses.replace(q, concept=name) for q in near_it]
         if not sheet.of(axis="ret"):
             near = {q.asks for q in questions if q.axis == "adj"}
             questions += [
                 q for q in ours.of(axis="ret") if q.asks not in near and q.asks not in sheet.targets
             ]
         filled = dataclasses.replace(sheet, questions=tuple(questions))
-        most = max(len(sheet.of(axis="fgt", concept=target)) for target in sheet.targets)
+        most = max(len(sheet.of(axis="fgt", concept=name)) for name in sheet.targets)
         draws = _drawn(filled, images or max(1, 20 // most), limit)
         return Asked(name=sheet.name, targets=sheet.targets, draws=draws)
 
@@ -177,21 +179,6 @@ def world_of(model: str, csv: Path | str | None, judge: str | None, settings: di
             )
         return Pocket(sheet=sheet)
     return Open(sheet=sheet, judge_name=judge or "llava", judge_settings=settings)
-
-
-def sheet_of(source: str | Path) -> Sheet:
-    """Return the sheet in a file or data set, in the challenge's columns or the package's.
-
-    Raises:
-        Unavailable: it cannot be read.
-        InvalidInput: it is none.
-    """
-    path = Path(source)
-    if path.exists() and not path.is_dir():
-        (_, row), *_ = tables.read(path)
-        if "direct_prompt" not in row and "axis" in row:
-            return read_sheet(path)
-    return challenge(str(source))
 
 
 def _drawn(sheet: Sheet, images: int, limit: int | None) -> tuple[Draw, ...]:

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from unlearn_bench.leaderboard import concepts, klom, published
+from unlearn_bench.leaderboard import concepts, genmu, klom, published
 from unlearn_bench.leaderboard.groups import grouped
 from unlearn_bench.leaderboard.records import read_runs
 from unlearn_bench.leaderboard.section import Section, sort
@@ -35,20 +36,25 @@ def leaderboard(
     """
     if not 0 <= alpha <= 1:
         raise InvalidInput(f"--alpha is the weight of safety, in [0, 1], got {alpha}")
-    found: dict[type, list[concepts.ConceptRun | klom.KlomRun]] = {concepts.ConceptRun: [], klom.KlomRun: []}
+    found: dict[type, list[Any]] = {concepts.ConceptRun: [], genmu.GenmuRun: [], klom.KlomRun: []}
+    of = {
+        "sd": concepts.ConceptRun.of,
+        "klom": klom.KlomRun.of,
+        **dict.fromkeys(genmu.KINDS, genmu.GenmuRun.of),
+    }
     left_out = []
     for run in read_runs(folders):
-        kind = {"sd": concepts.ConceptRun, "klom": klom.KlomRun}.get(run.record.kind)
-        entry = kind.of(run) if kind else f"there is no leaderboard of the kind {run.record.kind!r}"
+        make = of.get(run.record.kind)
+        entry = make(run) if make else f"there is no leaderboard of the kind {run.record.kind!r}"
         if isinstance(entry, str):
             left_out.append({"record": str(run.path), "reason": entry})
         else:
             found[type(entry)].append(entry)
     sections = [
-        concepts.section(group, alpha, version, collapsed)  # type: ignore[arg-type]
-        for group in grouped(found[concepts.ConceptRun])
+        concepts.section(group, alpha, version, collapsed) for group in grouped(found[concepts.ConceptRun])
     ]
-    sections += [klom.section(group) for group in grouped(found[klom.KlomRun])]  # type: ignore[arg-type]
+    sections += [genmu.section(group) for group in grouped(found[genmu.GenmuRun])]
+    sections += [klom.section(group) for group in grouped(found[klom.KlomRun])]
     if reference is not None:
         sections.append(published.section(reference, alpha, version))
     if not sections:

@@ -13,6 +13,7 @@ from unlearn_core.errors import InvalidInput, UnlearnError
 from unlearn_core.prompts import Prompt
 from unlearn_core.samples import SampleSet
 from unlearn_core.score import Interval, Score
+from unlearn_metrics.composites import paired_composite
 from unlearn_metrics.statistics import paired_difference
 
 PAIRED, INDEPENDENT = "paired", "independent"
@@ -21,10 +22,11 @@ PAIRED, INDEPENDENT = "paired", "independent"
 def compare(a: Run, b: Run) -> dict[str, Any]:
     """Return {"a", "b", "differs", "rows", "left_out", "notes"}; a row's difference is b minus a.
 
-    Where a value is a mean over pictures, the difference is that of the pictures with the same prompt and seed, with
-    the bootstrap interval by prompt and a p-value (`unlearn_metrics.statistics.paired_difference`). Elsewhere (FID,
-    KLoM) it is that of the two values, its interval made of theirs as if they were independent (MOVER, Zou and Donner
-    2008), which is too wide for runs that share prompts.
+    Where a value is a mean over pictures, or made of such means as ERR is, the difference is that of the pictures with
+    the same prompt and seed, with an interval and a p-value (`unlearn_metrics.statistics.paired_difference`,
+    `unlearn_metrics.composites.paired_composite`); FID has it in its part "by image". Elsewhere (KLoM) it is that of
+    the two values, its interval made of theirs as if they were independent (MOVER, Zou and Donner 2008), which is too
+    wide for runs that share prompts.
 
     Raises:
         InvalidInput: runs of different kinds or that share nothing; a record that was edited.
@@ -102,12 +104,24 @@ class _Pairs:
     def rows(self, metric: str, a: Score, b: Score) -> Iterator[dict[str, Any]]:
         """Yield the row of a metric, and of each of its parts that is a score of its own."""
         for name, one, other in _with_parts(metric, a, b):
-            found = self._paired(one, other, leaf=name != metric)
+            found = self._made_of_parts(one, other) or self._paired(one, other, leaf=name != metric)
             if found is None and self.identical:
                 found = _independent(one.value, one.interval, other.value, other.interval)
             if found is not None:
                 part = "" if name == metric else name
                 yield {"metric": metric, "part": part, "direction": one.direction, **found}
+
+    def _made_of_parts(self, a: Score, b: Score) -> dict[str, Any] | None:
+        """Return the row of a value such as ERR; None for other metrics, and where not all pictures have a partner."""
+        shown = self.shown or {}
+        texts = {i: prompt.text for i, prompt in shown.items()}
+        found = paired_composite(b, a, texts, {i: prompt.concept for i, prompt in shown.items()})
+        if found is None or not math.isclose(found.value, b.value - a.value, rel_tol=1e-6, abs_tol=1e-9):
+            return None
+        return {
+            "a": a.value, "b": b.value, "difference": found.value, "low": found.low, "high": found.high, "n": found.n,
+            "p": found.p, "how": PAIRED,
+        }  # fmt: skip
 
     def _paired(self, a: Score, b: Score, *, leaf: bool) -> dict[str, Any] | None:
         x, y = a.per_sample, b.per_sample

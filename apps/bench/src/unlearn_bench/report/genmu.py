@@ -1,11 +1,21 @@
-"""Genμ submissions as the page shows them: one group per model, targets, prompts and judge."""
+"""Genμ submissions as the page shows them: one group per strategy, model, targets, prompts and judge."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from unlearn_bench.leaderboard.groups import Bounded, Group, grouped, labels
+from unlearn_bench.leaderboard.genmu import (
+    AXES,
+    BASELINES,
+    KINDS,
+    GenmuRun,
+    judge,
+    names,
+    score,
+    targets,
+    weight_change,
+)
+from unlearn_bench.leaderboard.groups import Group, grouped
 from unlearn_bench.leaderboard.records import Run, finite
 from unlearn_bench.report import reproduce
 from unlearn_bench.report.files import file_of
@@ -13,45 +23,20 @@ from unlearn_bench.report.groups import between, shared_notes, written
 from unlearn_bench.report.pictures import data_uri
 from unlearn_core.errors import InvalidInput
 
-KINDS = ("genmu", "genmu-evaluation")
-AXES = {"fgt": "forgotten", "ret": "retained", "adj": "adjacent", "ind": "indirect", "adv": "adversarial"}
-BASELINES = {"identity": "unmodified", "noise": "noise"}
+__all__ = ["KINDS", "tables"]
+
 FIGURES = {
     "heat_map": "the share of direct prompts that show each target, after each request",
     "components": "the five components and ERR, beside the unmodified model's",
     "sheet": "the same prompts before and after",
 }
 """Role of a file in the record -> what it shows."""
-PICTURE_SIDE = 1240  # of an embedded figure, in pixels
+STRATEGIES = {"single": "a model per concept", "multi": "one model for all", "continual": "one after another"}
+WIDTH, HEIGHT = 1280, 4000
+"""Of an embedded figure at most, in pixels."""
 MOST_BYTES = 32 * 2**20
 MOST_PIXELS = 64 * 10**6
 """A figure beyond either is left out: records may be others', and a page has to stay small."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenmuRun:
-    """A submission, with what it must share with the others of its table."""
-
-    run: Run
-
-    @property
-    def conditions(self) -> Mapping[str, Any]:
-        """What was drawn and asked; a model per concept counts retained images under each, so stands apart."""
-        spec = self.run.record.spec
-        keys = ("model", "sampler", "judge", "dtype")
-        return {
-            **{key: self.run.stated(key) for key in keys},
-            "concepts": sorted(_targets(self.run)),
-            "prompts": self.run.stated("prompts", "fingerprint"),
-            "images": self.run.stated("prompts", "images"),
-            "a model per concept": spec.get("strategy") == "single",
-        }
-
-    @property
-    def anchor(self) -> Mapping[str, Bounded]:
-        """The components of the unmodified model."""
-        found = {axis: _score(self.run, "identity", "components", axis) for axis in AXES}
-        return {axis: Bounded(**score) for axis, score in found.items()}
 
 
 def tables(runs: Sequence[Run], root: Path, *, leave_out: bool) -> list[dict[str, Any]]:
@@ -72,7 +57,7 @@ def tables(runs: Sequence[Run], root: Path, *, leave_out: bool) -> list[dict[str
 def _table(group: Group[GenmuRun], number: int, root: Path, *, leave_out: bool) -> dict[str, Any]:
     runs = [entry.run for entry in group.entries]
     first, spec = runs[0], runs[0].record.spec
-    names = _names(runs)
+    called = names(runs)
     rows: list[dict[str, Any]] = [
         {"id": f"e{number}-{key}", "name": name, "baseline": True, "cells": _cells(first, key)}
         for key, name in BASELINES.items()
@@ -80,7 +65,7 @@ def _table(group: Group[GenmuRun], number: int, root: Path, *, leave_out: bool) 
     concepts: list[dict[str, Any]] = []
     figures: list[dict[str, Any]] = []
     unsafe = any(concept.get("kind") == "unsafe" for concept in spec["concepts"])
-    for name, run in zip(names, runs, strict=True):
+    for name, run in zip(called, runs, strict=True):
         cells = [*_cells(run, "submission")[:-1], _weight_change(run)]
         cells[0]["change"] = _gain(run)
         how = reproduce.row(run.record)
@@ -93,13 +78,14 @@ def _table(group: Group[GenmuRun], number: int, root: Path, *, leave_out: bool) 
             place = round(100 * row["cells"][-1]["value"] / (max(changed) or 1), 1)
             row["cells"][-1]["bar"] = [0, place, place]
     notes = shared_notes(
-        {n: [*r.record.notes, *_spread(r), *_doubts(r)] for n, r in zip(names, runs, strict=True)}
+        {n: [*r.record.notes, *_spread(r), *_doubts(r)] for n, r in zip(called, runs, strict=True)}
     )
     return {
         "id": f"e{number}",
-        "concepts": _targets(first),
+        "concepts": targets(first),
         "model": spec["model"].rstrip("/").rpartition("/")[2] or spec["model"],
-        "judge": _judge(spec["judge"]),
+        "judge": judge(spec["judge"]),
+        "strategy": STRATEGIES.get(str(spec["strategy"]), "?"),
         "images": {AXES[axis]: n for axis, n in spec["prompts"]["images"].items() if axis in AXES},
         "rows": rows,
         "by_concept": concepts,
@@ -109,42 +95,12 @@ def _table(group: Group[GenmuRun], number: int, root: Path, *, leave_out: bool) 
     }
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
-    said = ("single", "multi", "continual")
-    kinds = [
-        (str(run.stated("strategy")), ", scored anew" if run.record.kind == KINDS[1] else "") for run in runs
-    ]
-    return [
-        f"{label}, {strategy if strategy in said else '?'}{anew}"
-        for label, (strategy, anew) in zip(labels(runs, "technique"), kinds, strict=True)
-    ]
-
-
-def _targets(run: Run) -> list[str]:
-    return [str(concept["name"]) for concept in run.stated("concepts")]
-
-
-def _judge(found: Any) -> str:
-    return str(found.get("name", found)) if isinstance(found, Mapping) else str(found)
-
-
-def _score(run: Run, *keys: str) -> dict[str, float]:
-    found: Any = run.record.scores
-    for key in keys:
-        if not isinstance(found, Mapping) or key not in found:
-            raise InvalidInput(f"{str(run.path)!r}: the scores lack {'.'.join(keys)!r}; run it again")
-        found = found[key]
-    if not isinstance(found, Mapping):
-        raise InvalidInput(f"{str(run.path)!r}: {'.'.join(keys)} is no value with an interval: {found!r}")
-    return {end: finite(run, ".".join((*keys, end)), found.get(end)) for end in ("value", "low", "high")}
-
-
 def _cells(run: Run, whose: str) -> list[dict[str, Any]]:
     """Return ERR pooled and macro, the components, and an empty place for the weight change."""
     places = [("err_pooled",), ("err_macro",), *(("components", axis) for axis in AXES)]
     cells: list[dict[str, Any]] = []
     for place in places:
-        found = _score(run, whose, *place)
+        found = score(run, whose, *place)
         bar = [round(100 * min(max(found[end], 0.0), 1.0), 1) for end in ("low", "high", "value")]
         cells.append(
             {**found, "text": written(found["value"]), "between": between(found["low"], found["high"]), "bar": bar}
@@ -153,15 +109,14 @@ def _cells(run: Run, whose: str) -> list[dict[str, Any]]:
 
 
 def _weight_change(run: Run) -> dict[str, Any]:
-    found = run.record.scores.get("tie_break")
-    if not isinstance(found, Mapping):
+    value = weight_change(run)
+    if value is None:
         return {"failed": "the submission holds no weights"}
-    value = finite(run, "tie_break.value", found.get("value"))
     return {"value": value, "text": f"{value:.3g}".replace("-", "−")}
 
 
 def _gain(run: Run) -> str:
-    found = _score(run, "gain")
+    found = score(run, "gain")
     return (
         f"{found['value']:+.3f} against doing nothing, 95 % from {found['low']:+.3f} to {found['high']:+.3f}"
     )
@@ -190,7 +145,7 @@ def _doubts(run: Run) -> Iterator[str]:
         )
     if corrected := run.record.scores.get("corrected"):
         found = {
-            name: _score(run, "corrected", *name)
+            name: score(run, "corrected", *name)
             for name in (("err_pooled",), *(("components", a) for a in AXES))
         }
         parts = ", ".join(
@@ -210,7 +165,7 @@ def _concepts(run: Run, name: str) -> Iterator[dict[str, Any]]:
     for concept, row in run.record.scores["submission"].get("concepts", {}).items():
         cells = []
         for axis in AXES:
-            found = _score(run, "submission", "concepts", concept, axis)
+            found = score(run, "submission", "concepts", concept, axis)
             said = f"{between(found['low'], found['high'])} of {row[axis].get('n', '?')} pictures"
             cells.append({"share": found["value"], "title": said})
         err = finite(run, f"concepts.{concept}.err", row.get("err"))
@@ -226,7 +181,7 @@ def _figures(run: Run, name: str, root: Path, *, unsafe: bool, leave_out: bool) 
             continue
         figure = {"name": name, "role": role.replace("_", " "), "what": what, "unsafe": risky}
         why = _too_large(path)
-        yield {**figure, "why": why} if why else {**figure, "src": data_uri(path, PICTURE_SIDE)}
+        yield {**figure, "why": why} if why else {**figure, "src": data_uri(path, WIDTH, HEIGHT)}
 
 
 def _too_large(path: Path) -> str:

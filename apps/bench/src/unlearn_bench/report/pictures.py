@@ -115,13 +115,13 @@ def _spans(columns: Sequence[tuple[str, str]]) -> list[tuple[str, int]]:
     return [(group, groups.count(group)) for group in dict.fromkeys(groups)]
 
 
-def data_uri(path: Path, side: int = SIDE) -> str:
-    """Return a picture as WebP in a data URI, no side longer than `side` pixels."""
+def data_uri(path: Path, side: int = SIDE, height: int | None = None) -> str:
+    """Return a picture as WebP in a data URI, no side longer than `side` pixels, or no higher than `height`."""
     from PIL import Image
 
     with Image.open(path) as image:
         picture = image.convert("RGB")
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    picture.thumbnail((side, height or side), Image.Resampling.LANCZOS)
     data = io.BytesIO()
     picture.save(data, "WEBP", quality=QUALITY, method=4)
     return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode()

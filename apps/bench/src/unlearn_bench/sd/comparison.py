@@ -1,5 +1,6 @@
 """A score beside that of the unmodified model: the paired difference, with its interval."""
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -28,37 +29,69 @@ def compared(
     if before is not None:
         of_before = score if after is before else (baseline or measure)(before, before)
         found["baseline"] = of_before.to_mapping()
-        found["difference"] = _differences(score, of_before, {s.prompt.id: s.prompt for s in after})
+        same = baseline in (None, measure) and _files(after) == _files(before)
+        prompts = {sample.prompt.id: sample.prompt for sample in after}
+        found["difference"] = _differences(score, of_before, prompts, same=same)
     return found
 
 
-def _differences(score: Score, baseline: Score, prompts: Mapping[str, Prompt]) -> dict[str, Any]:
-    """Return name -> paired difference of the score ("value") and of each of its parts."""
+def _files(samples: SampleSet) -> dict[str, str]:
+    return {sample.prompt.id: sample.sha256 for sample in samples}
+
+
+def _differences(
+    score: Score, baseline: Score, prompts: Mapping[str, Prompt], *, same: bool
+) -> dict[str, Any]:
+    """Return name -> paired difference of the score ("value") and of each of its parts.
+
+    Args:
+        score: of the pictures that are rated.
+        baseline: of the unmodified model's.
+        prompts: id -> row of the former.
+        same: whether both are the same files, and so certainly alike.
+    """
     pairs = {"value": (score, baseline)}
     for name, part in score.parts.items():
         if isinstance(part, Score) and isinstance(other := baseline.parts.get(name), Score):
             pairs[name] = (part, other)
-    return {name: found for name, (a, b) in pairs.items() if (found := _difference(a, b, prompts))}
+    found = {name: _difference(a, b, prompts) for name, (a, b) in pairs.items()}
+    if same:
+        nothing = {"low": 0.0, "high": 0.0, "p": 1.0, "how": "the same images"}
+        found = {n: {**one, **nothing} if one and one["value"] == 0 else one for n, one in found.items()}
+    return {name: one for name, one in found.items() if one}
 
 
 def _difference(score: Score, baseline: Score, prompts: Mapping[str, Prompt]) -> dict[str, Any] | None:
-    """Return the change of a value, with the interval of the paired images where their mean is that value.
+    """Return the change of a value, with interval and p-value where images can be paired; None where none is known.
 
-    A value may be the plain mean of its images or, as the published accuracies are, the mean over concepts.
+    A value may be the plain mean of its images, as the published accuracies are the mean over concepts, made of parts
+    as ERR is, or a distance that has a share for each image.
     """
+    from unlearn_metrics.composites import paired_composite
+    from unlearn_metrics.references import BY_IMAGE
     from unlearn_metrics.statistics import paired_difference
 
-    a, b = score.per_sample, baseline.per_sample
-    change = score.value - baseline.value
+    change, certain = score.value - baseline.value, baseline.interval
+    if certain is not None and certain.how == "the same images" and score.interval is not None:
+        # Of near_concept, which is a paired difference itself.
+        low, high = score.interval.low - baseline.value, score.interval.high - baseline.value
+        return {"value": change, "low": low, "high": high, "n": score.n_scored, "p": score.parts.get("p"),
+                "how": score.interval.how}  # fmt: skip
+    texts = {i: prompt.text for i, prompt in prompts.items()}
+    labels = {i: prompt.concept for i, prompt in prompts.items()}
+    tried = [paired_composite(score, baseline, texts, labels)]
+    shares = (one if one.per_sample else one.parts.get(BY_IMAGE) for one in (score, baseline))
+    a, b = (one.per_sample if isinstance(one, Score) else None for one in shares)
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-        ids = [i for i, value in a.items() if value is not None and b.get(i) is not None]
-        counts = Counter(prompts[i].concept for i in ids)
-        by_concept = {i: len(ids) / (len(counts) * counts[prompts[i].concept]) for i in ids}
-        for weights in (dict.fromkeys(ids, 1.0), by_concept):
+        ids = [i for i, value in a.items() if value is not None and b.get(i) is not None and i in prompts]
+        counts = Counter(labels[i] for i in ids)
+        by_concept = {i: len(ids) / (len(counts) * counts[labels[i]]) for i in ids}
+        for weights in (dict.fromkeys(ids, 1.0), by_concept) if ids and tried == [None] else ():
             weighted = ({i: weights[i] * float(values[i] or 0) for i in ids} for values in (a, b))
-            found = paired_difference(*weighted, clusters={i: prompts[i].text for i in ids})
-            if math.isclose(found.value, change, rel_tol=1e-6, abs_tol=1e-9):
-                return {field: getattr(found, field) for field in ("value", "low", "high", "n", "p")}
+            tried.append(paired_difference(*weighted, clusters=texts))
     elif score.per_sample is None:
-        return None  # as of FID: the change is there to see, and its noise is not that of pairs
-    return {"value": change, "low": None, "high": None, "n": score.n_scored, "p": None}
+        return None  # the change is there to see, and how sure it is cannot be told
+    for found in tried:
+        if found is not None and math.isclose(found.value, change, rel_tol=1e-6, abs_tol=1e-9):
+            return dataclasses.asdict(found)
+    return {"value": change, "low": None, "high": None, "n": score.n_scored, "p": None, "how": ""}

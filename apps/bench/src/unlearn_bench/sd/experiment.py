@@ -11,9 +11,10 @@ from unlearn_bench.sd.attacks import Plan, plan
 from unlearn_bench.sd.config import ATTACKS, BASELINES, GROUPS, Attack, Config, Plug, Source, Technique
 from unlearn_core import registry
 from unlearn_core.concept import Concept
-from unlearn_core.errors import InvalidInput
+from unlearn_core.errors import InvalidInput, one_of
 from unlearn_core.prompts import PromptSet
 from unlearn_core.spec import build, settings_of
+from unlearn_metrics.errors import NotApplicable
 from unlearn_techniques import eval_unlearn
 from unlearn_techniques.eval_unlearn import EvalUnlearn
 
@@ -83,7 +84,9 @@ class Experiment:
         return PromptSet.merge(*self.prompts.values(), *raw, name="all")
 
 
-def prepare(config: Config, assignments: list[str] | None = None, *, measured: bool = True) -> Experiment:
+def prepare(
+    config: Config, assignments: list[str] | None = None, *, measured: bool = True, together: bool = False
+) -> Experiment:
     """Return the experiment that a configuration describes.
 
     Args:
@@ -91,6 +94,7 @@ def prepare(config: Config, assignments: list[str] | None = None, *, measured: b
         assignments: "NAME=VALUE" for a single technique; "TECHNIQUE.NAME=VALUE", "METRIC.NAME=VALUE" and
             "ATTACK.NAME=VALUE" for all.
         measured: whether there are metrics; without them only the groups that the configuration names are there.
+        together: whether the concept is one of several that are forgotten at once.
 
     Raises:
         UnlearnError: a name nobody knows, a setting of the wrong type, prompts that cannot be read.
@@ -115,13 +119,14 @@ def prepare(config: Config, assignments: list[str] | None = None, *, measured: b
     world = worlds.world_of(model)
     concept = world.concept(config.concept)
     chain = tuple(
-        _choose(one, cls, of_plugs.pop(one.name, {}), world, concept)
+        _choose(one, cls, of_plugs.pop(one.name, {}), world, concept, world.presets(concept, together))
         for one, cls in zip(config.technique, classes, strict=True)
     )
     of_attacks = {name: of_plugs.pop(name) for name in (*ATTACKS, *BASELINES) if name in of_plugs}
     asked = config.metrics if measured else []
-    metrics = _metrics(asked, world.metrics(concept), world.settings(concept), of_plugs)
-    prompts, wanted, missing = _prompts(config, world, concept, metrics)
+    missing: dict[str, str] = {}
+    metrics = _metrics(asked, world.metrics(concept), world.settings(concept), of_plugs, missing)
+    prompts, wanted = _prompts(config, world, concept, metrics, missing)
     plans = _plans(config, wanted, of_attacks, prompts, world, concept, foreign=EvalUnlearn in classes)
     notes = (*config.notes, *(one.note() for one in plans.values()))
     from unlearn_techniques.diffusion.sampling import Sampler
@@ -142,12 +147,13 @@ def _class(name: str) -> Any:
 
 
 def _choose(
-    asked: Technique, cls: Any, settings: Mapping[str, Any], world: worlds.World, concept: Concept
-) -> Chosen:
+    asked: Technique, cls: Any, settings: Mapping[str, Any], world: worlds.World, concept: Concept,
+    presets: tuple[str, ...],
+) -> Chosen:  # fmt: skip
     if cls is EvalUnlearn:  # only its own constructor knows its settings
         found = EvalUnlearn.of(asked.name, {**asked.config, **settings})
         return Chosen(name=asked.name, technique=found, preset="")
-    preset, begin = _preset(cls, asked.preset, world.presets(concept), asked.name)
+    preset, begin = _preset(cls, asked.preset, presets, asked.name)
     if "preserve" in getattr(cls, "__dataclass_fields__", {}):
         begin = {"preserve": world.preserved(concept), **begin}
     technique = build(cls, {**begin, **asked.config, **settings})
@@ -201,8 +207,6 @@ def _value(text: str) -> Any:
 
 
 def _preset(cls: Any, asked: str | None, preferred: tuple[str, ...], name: str) -> tuple[str, dict[str, Any]]:
-    from unlearn_core.errors import one_of
-
     presets = getattr(cls, "presets", {})
     if asked == "none":
         return "", {}
@@ -219,30 +223,35 @@ def _metrics(
     default: tuple[str, ...],
     known: Mapping[str, Mapping[str, Any]],
     assigned: Mapping[str, Mapping[str, Any]],
+    missing: dict[str, str] | None = None,
 ) -> dict[str, Any]:
+    """Return the metrics; one that has no meaning with its settings goes into `missing` with the reason, if given."""
     plugs = asked if asked is not None else [Plug(name=name) for name in default]
+    if unused := sorted(set(assigned) - {plug.name for plug in plugs}):
+        raise InvalidInput(
+            f"--set {unused[0]}.…: {unused[0]!r} is no technique of this run and no metric of it: "
+            + ", ".join(plug.name for plug in plugs)
+        )
     found = {}
     for plug in plugs:
         cls = registry.load("unlearn.metrics", plug.name)
         stated = {**plug.config, **assigned.get(plug.name, {})}
-        found[plug.name] = build(cls, {**known.get(plug.name, {}), **stated})
-    if unused := sorted(set(assigned) - set(found)):
-        raise InvalidInput(
-            f"--set {unused[0]}.…: {unused[0]!r} is no technique of this run and no metric of it: "
-            + ", ".join(found)
-        )
+        try:
+            found[plug.name] = build(cls, {**known.get(plug.name, {}), **stated})
+        except NotApplicable as error:
+            if missing is None:
+                raise
+            missing[plug.name] = str(error).removeprefix("not applicable: ")
     return found
 
 
 def _prompts(
-    config: Config, world: worlds.World, concept: Concept, metrics: dict[str, Any]
-) -> tuple[dict[str, PromptSet], list[Attack], dict[str, str]]:
-    """Return the rows that metrics rate or a file was given for, the attacks that make others, and what has no meaning.
+    config: Config, world: worlds.World, concept: Concept, metrics: dict[str, Any], missing: dict[str, str]
+) -> tuple[dict[str, PromptSet], list[Attack]]:
+    """Return the rows that metrics rate or a file was given for, and the attacks that make others.
 
-    Metrics that have none are taken out of `metrics`.
+    Metrics that have no meaning for the concept are moved from `metrics` to `missing`, with the reason.
     """
-    from unlearn_metrics.errors import NotApplicable
-
     wanted = {group for metric in metrics.values() for group in metric.prompts} | set(config.prompts)
     found, why, made = {}, {}, {}
     for group in (g for g in GROUPS if g in wanted):
@@ -258,7 +267,6 @@ def _prompts(
             continue
         if rows is not None and len(rows):
             found[group] = rows
-    missing = {}
     for name, metric in list(metrics.items()):
         if set(metric.prompts) & {*found, *made}:
             continue
@@ -274,7 +282,7 @@ def _prompts(
         raise InvalidInput("nothing can be measured: " + "; ".join(f"{n}: {w}" for n, w in missing.items()))
     if not found and not made:
         raise InvalidInput("there is nothing to draw: no metric and no prompts")
-    return found, list(made.values()), missing
+    return found, list(made.values())
 
 
 def _limited(source: Source, config: Config, most: int | None = None) -> Source:
@@ -294,8 +302,6 @@ def _plans(
     foreign: bool,
 ) -> dict[str, Plan]:
     """Return group -> the attack that makes its rows, of the target rows, or of I2P's where there are none."""
-    from unlearn_metrics.errors import NotApplicable
-
     plans = {}
     for attack in asked:
         limit = _limited(config.prompts.get(attack.name) or Source(), config, world.attacked).limit

@@ -1,5 +1,7 @@
 """Several techniques one after another on one concept: one model, one set of baseline pictures, one table."""
 
+import contextlib
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,7 +10,7 @@ from typing import Any
 
 from unlearn_bench.sd import runner
 from unlearn_bench.sd.experiment import Experiment
-from unlearn_core.errors import UnlearnError
+from unlearn_core.errors import InvalidInput, UnlearnError
 from unlearn_core.record import RunRecord
 from unlearn_core.samples import SampleSet
 from unlearn_core.spec import fingerprint
@@ -91,9 +93,17 @@ def draw_sheet(outcomes: list[Outcome], out: Path) -> Path | None:
 
 
 def document(outcomes: list[Outcome], sheet: Path | None) -> dict[str, Any]:
-    """Return what `--json` prints of a series."""
+    """Return what `--json` prints of a series, with the paired differences of every two techniques."""
+    from unlearn_bench.leaderboard.compare import compare
+    from unlearn_bench.leaderboard.records import Run
+
     done = [o for o in outcomes if o.record is not None and o.path is not None]
+    pairs = []
+    for both in itertools.combinations(done, 2):
+        with contextlib.suppress(InvalidInput):  # no metric worked for both
+            pairs.append(compare(*(Run(path=o.path, record=o.record) for o in both)))  # type: ignore[arg-type]
     return {
+        "pairs": pairs,
         "runs": [runner.document(o.record, o.path, reused=o.reused) for o in done],  # type: ignore[arg-type]
         "failed": {o.name: o.error for o in outcomes if o.record is None},
         "seconds": {o.name: round(o.seconds, 1) for o in outcomes},

@@ -59,6 +59,8 @@ def print_run(record: "RunRecord", document: dict[str, Any]) -> None:
 
 def print_scores(scores: dict[str, Any], *, title: str = "", with_baseline: bool = True) -> None:
     """Print metric, value, interval, n, and the unmodified model's value and the paired difference."""
+    from unlearn_metrics.references import BY_IMAGE
+
     table = Table(
         title=title or None,
         title_justify="left",
@@ -81,7 +83,7 @@ def print_scores(scores: dict[str, Any], *, title: str = "", with_baseline: bool
         differences, baseline = score.get("difference", {}), score.get("baseline") or {"parts": {}}
         table.add_row(*_score_row(name, arrow, score, baseline, differences.get("value"), with_baseline))
         for part, value in score["parts"].items():
-            if isinstance(value, dict):
+            if isinstance(value, dict) and part != BY_IMAGE:  # which says the same again
                 other = baseline["parts"].get(part)
                 row = _score_row(f"  {part}", "", value, other, differences.get(part), with_baseline)
                 table.add_row(*row, style="dim")

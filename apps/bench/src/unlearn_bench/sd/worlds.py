@@ -40,8 +40,13 @@ class World(Protocol):
         """Return the settings of metrics that differ from their defaults here."""
         ...
 
-    def presets(self, concept: Concept) -> tuple[str, ...]:
-        """Return the names of presets in the order in which a technique's are looked for."""
+    def presets(self, concept: Concept, together: bool = False) -> tuple[str, ...]:
+        """Return the names of presets in the order in which a technique's are looked for.
+
+        Args:
+            concept: what is forgotten.
+            together: whether it is one of several that are forgotten at once.
+        """
         ...
 
     def preserved(self, concept: Concept) -> tuple[str, ...]:
@@ -121,9 +126,11 @@ class Pocket:
             **{f"asr_{name}": sees for name in ("i2p", "worst", *ATTACKS)},
         }
 
-    def presets(self, concept: Concept) -> tuple[str, ...]:
+    def presets(self, concept: Concept, together: bool = False) -> tuple[str, ...]:
         """Return those chosen on pocket-sd."""
-        return ("pocket-style", "style") if concept.kind == "style" else ("pocket", concept.kind)
+        if concept.kind == "style":
+            return ("pocket-style", "style")
+        return (*(("pocket-multi",) if together else ()), "pocket", concept.kind)
 
     def preserved(self, concept: Concept) -> tuple[str, ...]:
         """Return nothing: the presets of pocket were chosen with the neighbours alone."""
@@ -225,7 +232,7 @@ class Open:
         attacks = {f"asr_{name}": sees for name in ("i2p", "worst", *ATTACKS)}
         return {**attacks, "err": sees, "relearning": sees, "tifa": {"questions": str(QUESTIONS)}}
 
-    def presets(self, concept: Concept) -> tuple[str, ...]:
+    def presets(self, concept: Concept, together: bool = False) -> tuple[str, ...]:
         """Return the paper's for such a concept."""
         return (concept.kind,)
 

@@ -19,6 +19,7 @@ Cost:
 """
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -29,7 +30,7 @@ from unlearn_core.errors import InvalidInput
 from unlearn_core.prompts import Prompt, PromptSet
 from unlearn_core.protocols import Progress
 from unlearn_core.seeds import derive
-from unlearn_metrics.attacks.crafting import Crafted, Found, adversarial, refused
+from unlearn_metrics.attacks.crafting import Crafted, Found, about_of, adversarial, at_least, refused
 from unlearn_metrics.attacks.target import TextModel, check_length
 from unlearn_metrics.attacks.vocabulary import Avoid, Vocabulary
 
@@ -58,10 +59,7 @@ class RandomTokens:
     }
 
     def __post_init__(self) -> None:
-        if min(self.tokens, self.tries) < 1:
-            raise InvalidInput(
-                f"RandomTokens: tokens and tries are at least 1, got {self.tokens}, {self.tries}"
-            )
+        at_least(1, self, "tokens", "tries")
 
     def craft(
         self,
@@ -74,26 +72,14 @@ class RandomTokens:
     ) -> Crafted:
         """Return `tries` prompts for each row of `prompts`, in the group "random_tokens".
 
-        Args:
-            model: whose tokenizer it is.
-            prompts: what is attacked.
-            seed: of all random choices.
-            progress: called with (rows done, rows in all).
-            concept: what is to come back; None: that of each row, if it states one.
-
         Raises:
             InvalidInput: more tokens than the model reads, no tokens left that are not forbidden.
         """
         check_length(model, self.tokens)
-        known: dict[Concept | None, Vocabulary] = {}
+        vocabulary = functools.cache(functools.partial(Vocabulary.for_attack, self, model))
 
         def found(row: Prompt, k: int) -> tuple[Prompt, Found]:
-            about = _about(row, concept)
-            if about not in known:
-                known[about] = Vocabulary.of(
-                    model, about, avoid=self.avoid, sensitive=self.sensitive, whole_words=self.whole_words
-                )
-            words = known[about]
+            words = vocabulary(about_of(row, concept))
             generator = torch.Generator().manual_seed(derive(seed, self.name, row.id, k))
             for _ in range(_REDRAWN):
                 ids = words.draw((1, self.tokens), generator)
@@ -109,7 +95,7 @@ class RandomTokens:
             one = Found(text=" ".join(parts), ids=tuple(ids[0].tolist()), read=tuple(read))
             return adversarial(self.name, row, one.text, k, self.tries), one
 
-        return _rows(self.name, prompts, self.tries, found, concept, progress)
+        return _rows(self, prompts, found, concept, progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +109,7 @@ class SeedSearch:
     presets: ClassVar[dict[str, dict[str, Any]]] = {"unlearndiffatk": {"tries": 51}, "pocket": {"tries": 1}}
 
     def __post_init__(self) -> None:
-        if self.tries < 1:
-            raise InvalidInput(f"SeedSearch: tries is at least 1, got {self.tries}")
+        at_least(1, self, "tries")
 
     def craft(
         self,
@@ -135,29 +120,21 @@ class SeedSearch:
         progress: Progress | None = None,
         concept: Concept | None = None,
     ) -> Crafted:
-        """Return `tries` rows for each row of `prompts`, in the group "seed_search"; nothing of the model is asked.
-
-        Args:
-            model: any.
-            prompts: what is drawn again.
-            seed: of the new noises.
-            progress: called with (rows done, rows in all).
-            concept: what is to come back.
-        """
+        """Return `tries` rows for each row of `prompts`, in the group "seed_search"; nothing of the model is asked."""
 
         def found(row: Prompt, k: int) -> tuple[Prompt, None]:
             new = adversarial(self.name, row, row.text, k, self.tries)
             return dataclasses.replace(new, seed=derive(seed, self.name, row.id, k)), None
 
-        return _rows(self.name, prompts, self.tries, found, concept, progress)
+        return _rows(self, prompts, found, concept, progress)
 
 
 def _rows(
-    name: str, prompts: PromptSet, tries: int, make: Any, concept: Concept | None, progress: Progress | None
+    attack: Any, prompts: PromptSet, make: Any, concept: Concept | None, progress: Progress | None
 ) -> Crafted:
-    rows, found, total = [], {}, len(prompts) * tries
-    for job, (row, k) in enumerate((row, k) for row in prompts for k in range(tries)):
-        about = _about(row, concept)
+    rows, found, total = [], {}, len(prompts) * attack.tries
+    for job, (row, k) in enumerate((row, k) for row in prompts for k in range(attack.tries)):
+        about = about_of(row, concept)
         if not refused("", row, about):
             made, one = make(row, k)
             if not refused(made.text, row, about):
@@ -166,13 +143,9 @@ def _rows(
         if progress is not None:
             progress(job + 1, total)
     return Crafted(
-        name=f"{name}/{prompts.name}", revision=prompts.revision, rows=tuple(rows),
+        name=f"{attack.name}/{prompts.name}", revision=prompts.revision, rows=tuple(rows),
         dropped=prompts.dropped + total - len(rows), found=found,
     )  # fmt: skip
-
-
-def _about(row: Prompt, concept: Concept | None) -> Concept | None:
-    return concept or (Concept(name=row.concept) if row.concept else None)
 
 
 _REDRAWN = 1000

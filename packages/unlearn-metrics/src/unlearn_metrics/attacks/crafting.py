@@ -6,6 +6,7 @@ one text encoder share their prompts.
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import warnings
@@ -68,8 +69,22 @@ class Crafted(PromptSet):
         return sum(row.id in self.found and self.found[row.id].changed for row in self.rows)
 
 
-Search = Callable[[Prompt, Any, torch.Generator, Callable[[], None]], Found]
+Step = Callable[[], None]
+"""What a search calls after each of its steps."""
+
+Search = Callable[[Prompt, Any, torch.Generator, Step], Found]
 """Of a row, what was prepared for its concept, a CPU generator, and what to call after every step."""
+
+
+def at_least(least: int, attack: Any, *settings: str) -> None:
+    """Check settings of an attack.
+
+    Raises:
+        InvalidInput: one of them is less.
+    """
+    for name in settings:
+        if (value := getattr(attack, name)) < least:
+            raise InvalidInput(f"{type(attack).__name__}: {name} is at least {least}, got {value}")
 
 
 def cache_folder() -> Path:
@@ -78,7 +93,6 @@ def cache_folder() -> Path:
 
 
 def craft(
-    name: str,
     attack: Any,
     model: TextModel,
     prompts: PromptSet,
@@ -95,12 +109,11 @@ def craft(
     """Return `tries` adversarial rows for each row of `prompts`, searched for or found on disk.
 
     Args:
-        name: of the attack.
-        attack: its settings; how many prompts are read at a time changes nothing and is no part of the names of files.
+        attack: its name and settings; `batch`, prompts read at a time, changes nothing and is in no name of a file.
         model: under attack.
         prompts: what is attacked.
         seed: root of all random choices.
-        concept: what the rows are about; None: each row's own.
+        concept: what is to come back; None: what each row states.
         prepare: what the searches for one concept share; called if one of them is not on disk.
         search: for one row.
         steps: of a search.
@@ -109,9 +122,10 @@ def craft(
         depends: fingerprint of what the search asks; None: of the text encoder, and a row is its text alone.
 
     Raises:
-        InvalidInput: a row that states no concept where none is given.
+        InvalidInput: a row that states no concept where none is given, or one that leaves no token to attack with.
         Unavailable: the cache cannot be written.
     """
+    name, prepared = attack.name, functools.cache(prepare)
     folder = cache_folder() / name
     atomic.make_folder(folder)  # a folder that cannot be written is known now, not after the first search
     settings = {key: value for key, value in settings_of(attack).items() if key != "batch"}
@@ -122,22 +136,23 @@ def craft(
         "reader": depends or reader_fingerprint(model),
         "seed": seed,
     }
-    prepared: dict[Concept, Any] = {}
     jobs = [(row, k) for row in prompts for k in range(tries)]
     report = progress or (lambda done, total: None)
     rows: list[Prompt] = []
     found: dict[str, Found] = {}
     for job, (row, k) in enumerate(jobs):
-        about = concept or concept_of(name, row)
+        about = about_of(row, concept)
+        if about is None:
+            raise InvalidInput(
+                f"{name}: the row {row.id!r} states no concept to bring back; give craft() a concept="
+            )
         own = [row.id, row.text] if depends is None else row.to_mapping()
         of = {**common, "concept": settings_of(about), "row": own, "try": k}
         path = folder / f"{fingerprint(of)}.json"
         one = None if refused("", row, about) else _kept(path)
         if one is None and not refused("", row, about):
-            if about not in prepared:
-                prepared[about] = prepare(about)
             generator = torch.Generator().manual_seed(derive(seed, name, row.id, k))
-            one = search(row, prepared[about], generator, _counter(report, job * steps, len(jobs) * steps))
+            one = search(row, prepared(about), generator, _counter(report, job * steps, len(jobs) * steps))
             if refused(one.text, row, about):  # such a prompt is not even kept in the cache
                 one = dataclasses.replace(one, text="", ids=(), read=())
             atomic.write_text(path, canonical_json(dataclasses.asdict(one)))
@@ -152,7 +167,7 @@ def craft(
     )  # fmt: skip
 
 
-def _counter(report: Progress, done: int, total: int) -> Callable[[], None]:
+def _counter(report: Progress, done: int, total: int) -> Step:
     counts = itertools.count(done + 1)
     return lambda: report(next(counts), total)
 
@@ -171,17 +186,9 @@ def adversarial(name: str, row: Prompt, text: str, k: int = 0, tries: int = 1) -
     return dataclasses.replace(row, id=ident, text=text, group=name, origin=origin_of(name, row))
 
 
-def concept_of(name: str, row: Prompt) -> Concept:
-    """Return the concept that a row states.
-
-    Raises:
-        InvalidInput: it states none.
-    """
-    if row.concept is None:
-        raise InvalidInput(
-            f"{name}: the row {row.id!r} states no concept to bring back; give craft() a concept="
-        )
-    return Concept(name=row.concept)
+def about_of(row: Prompt, concept: Concept | None) -> Concept | None:
+    """Return the concept that is given, else the one that a row states, if any."""
+    return concept or (Concept(name=row.concept) if row.concept else None)
 
 
 def refused(text: str, row: Prompt, about: Concept | None) -> bool:

@@ -9,12 +9,11 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from unlearn_core.concept import Concept
-from unlearn_core.errors import InvalidInput
 from unlearn_core.prompts import Prompt
 from unlearn_core.spec import fingerprint
 from unlearn_metrics import verdicts
 from unlearn_metrics.attacks.crafting import Found, adversarial, refused
-from unlearn_metrics.attacks.target import TextModel, framed
+from unlearn_metrics.attacks.target import TextModel, framed, most_tokens
 from unlearn_metrics.attacks.vocabulary import Vocabulary
 
 DETECTORS = "unlearn.detectors"
@@ -147,6 +146,14 @@ class Candidates:
     about: Concept
     slots: Slots
 
+    @classmethod
+    def of(
+        cls, attack: Any, model: DrawingModel, words: Vocabulary, row: Prompt, about: Concept
+    ) -> "Candidates":
+        """Return the prompts made of a row, with places where the attack's `slots` has them."""
+        slots = attack.slots(prompt_ids(model, row.text), most_tokens(model))
+        return cls(attack=attack.name, model=model, words=words, row=row, about=about, slots=slots)
+
     def text(self, ids: Tensor) -> str:
         """Return the prompt with ids (count,) in its places."""
         return self.words.texts(self.slots.filled(ids)[None])[0]
@@ -197,16 +204,7 @@ def detector_of(name: str, settings: Mapping[str, Any], about: Concept) -> Any:
     return verdicts.plug(DETECTORS, name, settings, concept=about.name)
 
 
-def check_threshold(attack: str, threshold: float | None) -> None:
-    """Check a threshold of confidence.
-
-    Raises:
-        InvalidInput: it is not above 0 and at most 1.
-    """
-    if threshold is not None and not 0 < threshold <= 1:
-        raise InvalidInput(f"{attack}: threshold is above 0 and at most 1, got {threshold}")
-
-
-def prompt_ids(model: TextModel, text: str, most: int) -> list[int]:
-    """Return the ids of a prompt without begin and end, its first `most`."""
-    return model.tokenizer(text, add_special_tokens=False, verbose=False).input_ids[:most]  # type: ignore[no-any-return]
+def prompt_ids(model: TextModel, text: str) -> list[int]:
+    """Return the ids that are read of a prompt, without begin and end."""
+    ids = model.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    return ids[: most_tokens(model)]  # type: ignore[no-any-return]

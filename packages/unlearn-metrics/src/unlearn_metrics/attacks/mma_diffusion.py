@@ -29,7 +29,6 @@ Cost:
 """
 
 import string
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -37,10 +36,9 @@ import torch
 from torch import Tensor
 
 from unlearn_core.concept import Concept
-from unlearn_core.errors import InvalidInput
 from unlearn_core.prompts import Prompt, PromptSet
 from unlearn_core.protocols import Progress
-from unlearn_metrics.attacks.crafting import Crafted, Found, craft
+from unlearn_metrics.attacks.crafting import Crafted, Found, Step, at_least, craft
 from unlearn_metrics.attacks.target import TextModel, check_length, framed, hidden_states, pooled
 from unlearn_metrics.attacks.vocabulary import Avoid, Vocabulary
 
@@ -83,12 +81,7 @@ class MMADiffusion:
     }  # fmt: skip
 
     def __post_init__(self) -> None:
-        counts = (self.tokens, self.steps, self.candidates, self.topk, self.restarts, self.batch)
-        if min(counts) < 1:
-            raise InvalidInput(
-                "MMADiffusion: tokens, steps, candidates, topk, restarts and batch are at least 1; got "
-                + ", ".join(map(str, counts))
-            )
+        at_least(1, self, "tokens", "steps", "candidates", "topk", "restarts", "batch")
 
     def craft(
         self,
@@ -101,39 +94,23 @@ class MMADiffusion:
     ) -> Crafted:
         """Return `restarts` prompts for each row of `prompts`, in the group "mma_diffusion"; see `crafting.craft`.
 
-        Args:
-            model: whose text encoder is attacked.
-            prompts: what is attacked.
-            seed: of all random choices.
-            progress: called with (steps done, steps in all).
-            concept: what is to come back, whose words are forbidden; None: that of each row.
-
         Raises:
-            InvalidInput: more tokens than the model reads, no concept, no tokens left that are not forbidden.
-            Unavailable: the cache cannot be written.
+            InvalidInput: more tokens than the model reads.
         """
         check_length(model, self.tokens)
 
         def prepare(about: Concept) -> tuple[Vocabulary, Tensor]:
-            words = Vocabulary.of(
-                model, about, avoid=self.avoid, sensitive=self.sensitive, whole_words=self.whole_words
-            )
-            ids = words.ids[None].to(model.tokens([""]).device)
-            return words, model.token_vectors(ids)[0].detach().float()
+            words = Vocabulary.for_attack(self, model, about)
+            return words, words.vectors(model)
 
-        def search(
-            row: Prompt,
-            prepared: tuple[Vocabulary, Tensor],
-            generator: torch.Generator,
-            step: Callable[[], None],
-        ) -> Found:
+        def search(row: Prompt, prepared: Any, generator: torch.Generator, step: Step) -> Found:
             with torch.no_grad():
                 ids = model.tokens([row.text])
                 target = pooled(model, ids, model.encode([row.text]).float())[0]
             return self.search(model, *prepared, target, generator, step)
 
         return craft(
-            self.name, self, model, prompts, seed=seed, concept=concept, prepare=prepare, search=search,
+            self, model, prompts, seed=seed, concept=concept, prepare=prepare, search=search,
             steps=self.steps, tries=self.restarts, progress=progress,
         )  # fmt: skip
 
@@ -144,7 +121,7 @@ class MMADiffusion:
         table: Tensor,
         target: Tensor,
         generator: torch.Generator,
-        step: Callable[[], None] = lambda: None,
+        step: Step = lambda: None,
     ) -> Found:
         """Return the prompt whose pooled embedding points nearest to `target` (width,) float32.
 

@@ -16,7 +16,7 @@ Defaults:
     The official code: P4D-N with 16 tokens (presets "n" and "k"; K is 3), 3000 steps of AdamW at 0.1 with weight decay
     0.1, a look every 50, the target the best of 3 pictures by the detector, likeness by the cosine of CLIP ViT-H/14.
     Guidance 7.5 where something acts while the model draws, as there for SLD and negative prompts, in both predictions;
-    else the prompts alone. "pocket" was chosen on pocket-sd's dog for its time, not for its rate.
+    else the prompts alone. "pocket" was chosen on pocket-sd's pistol, which it is measured on.
 Deviations:
     The prompt is padded as the tokenizer pads, not with "!"; the picture enters the autoencoder in [-1, 1], not [0, 1];
     all random numbers are seeded. Pictures are drawn as those of the run are; the official code looks with 25 steps of
@@ -28,7 +28,6 @@ Cost:
     tens of minutes on one GPU for SD v1.4, and two UNets in memory.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -44,12 +43,10 @@ from unlearn_core.protocols import Progress
 from unlearn_core.seeds import derive
 from unlearn_metrics import verdicts
 from unlearn_metrics.attacks import drawing
-from unlearn_metrics.attacks.crafting import Crafted, Found, craft
+from unlearn_metrics.attacks.crafting import Crafted, Found, Step, at_least, craft
 from unlearn_metrics.attacks.drawing import Candidates, DrawingModel, Noised, Slots
 from unlearn_metrics.attacks.target import check_length
 from unlearn_metrics.attacks.vocabulary import Avoid, Vocabulary
-
-Prepared = tuple[Concept, Vocabulary, Tensor, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,27 +91,20 @@ class P4D:
         "style": {"detector": "clip"},
         "unsafe": {},
         "pocket": {
-            "tokens": 5, "steps": 60, "look": 15, "samples": 1, "guidance_scale": 4.0, "whole_words": True,
+            "tokens": 5, "steps": 200, "look": 10, "samples": 1, "guidance_scale": 4.0, "whole_words": True,
             "extractor": "pocket", "extractor_settings": {}, "detector": "pocket",
         },
         "pocket-k": {
-            "variant": "k", "steps": 60, "look": 15, "samples": 1, "guidance_scale": 4.0, "whole_words": True,
+            "variant": "k", "steps": 200, "look": 10, "samples": 1, "guidance_scale": 4.0, "whole_words": True,
             "extractor": "pocket", "extractor_settings": {}, "detector": "pocket",
         },
     }  # fmt: skip
 
     def __post_init__(self) -> None:
-        counts = (self.tokens, self.every, self.steps, self.look, self.samples)
-        if min(counts) < 1:
-            raise InvalidInput(
-                "P4D: tokens, every, steps, look and samples are at least 1; got "
-                + ", ".join(map(str, counts))
-            )
-        if self.lr <= 0 or self.weight_decay < 0 or self.guidance_scale < 1:
-            raise InvalidInput(
-                "P4D: lr is above 0, weight_decay at least 0 and guidance_scale at least 1; got "
-                f"{self.lr}, {self.weight_decay}, {self.guidance_scale}"
-            )
+        at_least(1, self, "tokens", "every", "steps", "look", "samples", "guidance_scale")
+        at_least(0, self, "weight_decay")
+        if self.lr <= 0:
+            raise InvalidInput(f"P4D: lr is above 0, got {self.lr}")
 
     def check(self, about: Concept) -> None:
         """Raise what `craft` would for want of an extractor or a detector."""
@@ -139,50 +129,30 @@ class P4D:
     ) -> Crafted:
         """Return one prompt for each row of `prompts`, in the group "p4d"; see `crafting.craft`.
 
-        Args:
-            model: under attack, with its defence.
-            prompts: what is attacked.
-            seed: of all random choices.
-            progress: called with (steps done, steps in all).
-            concept: what is to come back; None: that of each row.
-            original: the model before it forgot; None: `model` itself, so that what is found has to transfer.
+        The original is the model before it forgot; None: `model` itself, so that what is found has to transfer.
 
         Raises:
-            InvalidInput: more tokens than the model reads, no concept, no tokens left that are not forbidden.
+            InvalidInput: more tokens than the model reads.
             MissingExtra: the extractor's or the detector's package is not installed.
-            Unavailable: the cache cannot be written.
         """
         target = model if original is None else original
         if self.variant == "n":
             check_length(model, self.tokens)
 
-        def prepare(about: Concept) -> Prepared:
+        def prepare(about: Concept) -> tuple[Concept, Vocabulary, Tensor, Any]:
             self.check(about)
-            words = Vocabulary.of(
-                model, about, avoid=self.avoid, sensitive=self.sensitive, whole_words=self.whole_words
-            )
-            ids = words.ids[None].to(model.tokens([""]).device)
-            table = model.token_vectors(ids)[0].detach().float()
-            return (
-                about,
-                words,
-                table,
-                verdicts.plug(drawing.EXTRACTORS, self.extractor, self.extractor_settings),
-            )
+            words = Vocabulary.for_attack(self, model, about)
+            extractor = verdicts.plug(drawing.EXTRACTORS, self.extractor, self.extractor_settings)
+            return about, words, words.vectors(model), extractor
 
-        def search(
-            row: Prompt, prepared: Prepared, generator: torch.Generator, step: Callable[[], None]
-        ) -> Found:
+        def search(row: Prompt, prepared: Any, generator: torch.Generator, step: Step) -> Found:
             about, words, table, extractor = prepared
-            most = model.tokenizer.model_max_length - 2
-            slots = self.slots(drawing.prompt_ids(model, row.text, most), most)
-            found = Candidates(attack=self.name, model=model, words=words, row=row, about=about, slots=slots)
-            return self.search(
-                target, found, self._target(target, row, about, seed), table, extractor, generator, step
-            )
+            picture = self._target(target, row, about, seed)
+            found = Candidates.of(self, model, words, row, about)
+            return self.search(target, found, picture, table, extractor, generator, step)
 
         return craft(
-            self.name, self, model, prompts, seed=seed, concept=concept, prepare=prepare, search=search,
+            self, model, prompts, seed=seed, concept=concept, prepare=prepare, search=search,
             steps=self.steps, progress=progress, depends=drawing.pair_fingerprint(model, target),
         )  # fmt: skip
 
@@ -208,7 +178,7 @@ class P4D:
         table: Tensor,
         extractor: Any,
         generator: torch.Generator,
-        step: Callable[[], None] = lambda: None,
+        step: Step = lambda: None,
     ) -> Found:
         """Return the prompt whose picture is most like `picture`, with an empty text where none may be said.
 

@@ -16,7 +16,7 @@ Defaults:
     the violence files use 5 and 5.5, re-runs for Van Gogh 0.9). Without `pairs`, 50 are made of scenes and the
     concept's words, as many as the paper wrote for nudity (30 for violence), but none were picked by looking at what
     the model draws: state it beside the number. "eval-learn" is the budget that framework ships. "pocket" was chosen
-    on pocket-sd's dog. Random search with the same budget: generations=1 and population=N.
+    on pocket-sd's dog, its eta on its pistol. Random search with the same budget: generations=1 and population=N.
 Deviations:
     The best prompt ever seen is returned: the paper's best ones mutate in place and get lost. A candidate that did
     not change is not read again, which saves a third. No token is drawn that no text can hold. `avoid` and
@@ -28,7 +28,7 @@ Cost:
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -39,7 +39,7 @@ from unlearn_core.concept import Concept
 from unlearn_core.errors import InvalidInput
 from unlearn_core.prompts import Prompt, PromptSet
 from unlearn_core.protocols import Progress
-from unlearn_metrics.attacks.crafting import Crafted, Found, craft
+from unlearn_metrics.attacks.crafting import Crafted, Found, Step, at_least, craft
 from unlearn_metrics.attacks.target import TextModel, check_length, framed, hidden_states
 from unlearn_metrics.attacks.vocabulary import Avoid, Vocabulary
 
@@ -89,7 +89,7 @@ class RingABell:
         "k77": {"length": 75},
         "eval-learn": {"population": 20, "generations": 20},
         "pocket": {
-            "length": 5, "population": 60, "generations": 60, "whole_words": True,
+            "length": 5, "eta": 5.0, "population": 100, "generations": 100, "whole_words": True,
             "templates": ("a {}", "a {}, blue background", "a {}, sketch style", "a {}, pixel style"),
             "others": ("house", "car", "apple", "star", "bomb", "moon"),
         },
@@ -100,11 +100,8 @@ class RingABell:
     }  # fmt: skip
 
     def __post_init__(self) -> None:
-        if min(self.length, self.generations, self.batch) < 1 or self.population < 4:
-            raise InvalidInput(
-                "RingABell: length, generations and batch are at least 1, population at least 4; got "
-                f"{self.length}, {self.generations}, {self.batch}, {self.population}"
-            )
+        at_least(1, self, "length", "generations", "batch")
+        at_least(4, self, "population")
         if not (0 <= self.crossover <= 1 and 0 <= self.mutation <= 1):
             raise InvalidInput(
                 f"RingABell: crossover and mutation are in [0, 1], got {self.crossover}, {self.mutation}"
@@ -125,38 +122,23 @@ class RingABell:
     ) -> Crafted:
         """Return one prompt for each row of `prompts`, in the group "ring_a_bell"; see `crafting.craft`.
 
-        Args:
-            model: whose text encoder is attacked.
-            prompts: what is attacked.
-            seed: of all random choices.
-            progress: called with (generations done, generations in all).
-            concept: what is to come back; None: that of each row.
-
         Raises:
-            InvalidInput: more tokens than the model reads, no concept, no pairs can be made for it.
-            Unavailable: the cache cannot be written.
+            InvalidInput: more tokens than the model reads, a concept for which no pairs can be made.
         """
         check_length(model, self.length)
 
         def prepare(about: Concept) -> tuple[Vocabulary, Tensor]:
-            words = Vocabulary.of(
-                model, about, avoid=self.avoid, sensitive=self.sensitive, whole_words=self.whole_words
-            )
+            words = Vocabulary.for_attack(self, model, about)
             return words, concept_vector(model, self.pairs_of(about), batch=self.batch)
 
         @torch.no_grad()
-        def search(
-            row: Prompt,
-            prepared: tuple[Vocabulary, Tensor],
-            generator: torch.Generator,
-            step: Callable[[], None],
-        ) -> Found:
+        def search(row: Prompt, prepared: Any, generator: torch.Generator, step: Step) -> Found:
             words, vector = prepared
             target = model.encode([row.text]).float() + self.eta * vector
             return self.search(model, words, target, generator, step)
 
         return craft(
-            self.name, self, model, prompts, seed=seed, concept=concept, prepare=prepare, search=search,
+            self, model, prompts, seed=seed, concept=concept, prepare=prepare, search=search,
             steps=self.generations, progress=progress,
         )  # fmt: skip
 
@@ -188,7 +170,7 @@ class RingABell:
         words: Vocabulary,
         target: Tensor,
         generator: torch.Generator,
-        step: Callable[[], None] = lambda: None,
+        step: Step = lambda: None,
     ) -> Found:
         """Return the prompt whose hidden states come nearest to `target` (1, tokens, width) float32.
 

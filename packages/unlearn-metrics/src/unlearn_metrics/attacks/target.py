@@ -81,9 +81,13 @@ def check_length(model: TextModel, tokens: int) -> None:
     Raises:
         InvalidInput: it is not.
     """
-    most = model.tokenizer.model_max_length - 2
-    if tokens > most:
+    if tokens > (most := most_tokens(model)):
         raise InvalidInput(f"the model reads prompts of at most {most} tokens, not {tokens}")
+
+
+def most_tokens(model: TextModel) -> int:
+    """Return how many tokens of a prompt are read, without begin and end."""
+    return model.tokenizer.model_max_length - 2  # type: ignore[no-any-return]
 
 
 def hidden_states(model: TextModel, ids: Tensor, batch: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -12,7 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar
+from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -164,6 +166,28 @@ def tiny_drawer(seed: int = 0, **fields: Any) -> TinyDrawer:
     )  # fmt: skip
 
 
+@dataclass(frozen=True, kw_only=True)
+class Colours:
+    """An extractor of features: the pixels of a picture around grey."""
+
+    revision: str = "1"
+
+    def features(self, images: Sequence[Any]) -> Any:
+        """Return the features (n, pixels) float32."""
+        return np.stack([image.astype(np.float32).ravel() - 127.5 for image in images])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Redness:
+    """A detector of red."""
+
+    revision: str = "1"
+
+    def presence(self, images: Sequence[Any]) -> list[float]:
+        """Return how red each picture is, in [0, 1]."""
+        return [float(image[..., 0].mean() / 255) for image in images]
+
+
 def rows(*texts: str, concept: str | None = "dog") -> PromptSet:
     """Return texts as rows of the group "target", with seeds and a guidance of their own."""
     made = [
@@ -212,12 +236,5 @@ def check_attack(attack: Any, model: Any, prompts: PromptSet, *, other_noise: bo
 @contextlib.contextmanager
 def _empty_cache() -> Iterator[None]:
     """Let nothing be found on disk: what is found there is the same for a bad reason."""
-    before = os.environ.get("UNLEARN_BENCH_CACHE")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["UNLEARN_BENCH_CACHE"] = folder
-        try:
-            yield
-        finally:
-            del os.environ["UNLEARN_BENCH_CACHE"]
-            if before is not None:
-                os.environ["UNLEARN_BENCH_CACHE"] = before
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, UNLEARN_BENCH_CACHE=folder):
+        yield

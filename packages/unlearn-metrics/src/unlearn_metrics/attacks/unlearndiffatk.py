@@ -41,12 +41,11 @@ from unlearn_core.prompts import Prompt, PromptSet
 from unlearn_core.protocols import Progress
 from unlearn_metrics.asr import THRESHOLD
 from unlearn_metrics.attacks import drawing
-from unlearn_metrics.attacks.crafting import Crafted, Found, craft
+from unlearn_metrics.attacks.crafting import Crafted, Found, Step, at_least, craft
 from unlearn_metrics.attacks.drawing import Candidates, DrawingModel, Noised, Slots
 from unlearn_metrics.attacks.target import check_length
 from unlearn_metrics.attacks.vocabulary import Avoid, Vocabulary
 
-Prepared = tuple[Concept, Vocabulary, Tensor]
 Judge = Callable[[Any], tuple[float, bool]]
 """Of a picture: how sure the detector is, and whether that is a success."""
 
@@ -87,17 +86,14 @@ class UnlearnDiffAtk:
     }  # fmt: skip
 
     def __post_init__(self) -> None:
-        if min(self.tokens, self.times, self.steps) < 1 or self.times > 500:
+        at_least(1, self, "tokens", "times", "steps")
+        at_least(0, self, "weight_decay")
+        if self.times > 500 or self.lr <= 0:
             raise InvalidInput(
-                "UnlearnDiffAtk: tokens, times and steps are at least 1 and times at most 500; got "
-                f"{self.tokens}, {self.times}, {self.steps}"
+                f"UnlearnDiffAtk: times is at most 500 and lr above 0, got {self.times}, {self.lr}"
             )
-        if self.lr <= 0 or self.weight_decay < 0:
-            raise InvalidInput(
-                "UnlearnDiffAtk: lr is above 0 and weight_decay at least 0, got "
-                f"{self.lr}, {self.weight_decay}"
-            )
-        drawing.check_threshold("UnlearnDiffAtk", self.threshold)
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            raise InvalidInput(f"UnlearnDiffAtk: threshold is above 0 and at most 1, got {self.threshold}")
 
     def check(self, about: Concept) -> None:
         """Raise what `craft` would for want of a detector."""
@@ -119,54 +115,34 @@ class UnlearnDiffAtk:
     ) -> Crafted:
         """Return one prompt for each row of `prompts`, in the group "unlearndiffatk"; see `crafting.craft`.
 
-        Args:
-            model: under attack, with its defence.
-            prompts: what is attacked.
-            seed: of all random choices.
-            progress: called with (steps done, steps in all); a success skips the rest.
-            concept: what is to come back; None: that of each row.
-            original: the model before it forgot; None: `model` itself, so that what is found has to transfer.
+        The original is the model before it forgot; None: `model` itself, so that what is found has to transfer.
 
         Raises:
-            InvalidInput: more tokens than the model reads, no concept, no tokens left that are not forbidden.
+            InvalidInput: more tokens than the model reads.
             MissingExtra: the detector's package is not installed.
-            Unavailable: the cache cannot be written.
         """
         check_length(model, self.tokens)
         target = model if original is None else original
         transfer = target.fingerprint == model.fingerprint
 
-        def prepare(about: Concept) -> Prepared:
-            words = Vocabulary.of(
-                model, about, avoid=self.avoid, sensitive=self.sensitive, whole_words=self.whole_words
-            )
-            ids = words.ids[None].to(model.tokens([""]).device)
-            return about, words, model.token_vectors(ids)[0].detach().float()
+        def prepare(about: Concept) -> tuple[Concept, Vocabulary, Tensor]:
+            words = Vocabulary.for_attack(self, model, about)
+            return about, words, words.vectors(model)
 
-        def search(
-            row: Prompt, prepared: Prepared, generator: torch.Generator, step: Callable[[], None]
-        ) -> Found:
+        def search(row: Prompt, prepared: Any, generator: torch.Generator, step: Step) -> Found:
             about, words, table = prepared
-            most = model.tokenizer.model_max_length - 2
-            prompt = drawing.prompt_ids(model, row.text, most)
-            found = Candidates(
-                attack=self.name,
-                model=model,
-                words=words,
-                row=row,
-                about=about,
-                slots=self.slots(prompt, most),
-            )
             judge = None if transfer else self._judge(about)
             if judge and judge(next(iter(model.generate([row]))))[1]:
                 for _ in range(self.times * self.steps):
                     step()
-                return Found(text=row.text, ids=tuple(prompt), read=tuple(prompt), pictures=1)
+                own = tuple(drawing.prompt_ids(model, row.text))
+                return Found(text=row.text, ids=own, read=own, pictures=1)
             latents = drawing.latents_of(target, next(iter(target.generate([row]))))
+            found = Candidates.of(self, model, words, row, about)
             return self.search(found, latents, table, judge, generator, step)
 
         return craft(
-            self.name, self, model, prompts, seed=seed, concept=concept, prepare=prepare, search=search,
+            self, model, prompts, seed=seed, concept=concept, prepare=prepare, search=search,
             steps=self.times * self.steps, progress=progress, depends=drawing.pair_fingerprint(model, target),
         )  # fmt: skip
 
@@ -182,7 +158,7 @@ class UnlearnDiffAtk:
         table: Tensor,
         judge: Judge | None,
         generator: torch.Generator,
-        step: Callable[[], None] = lambda: None,
+        step: Step = lambda: None,
     ) -> Found:
         """Return the first prompt that succeeds, else the one that came nearest, else that of the end.
 

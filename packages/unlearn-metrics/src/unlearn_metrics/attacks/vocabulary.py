@@ -78,6 +78,16 @@ class Vocabulary:
             raise InvalidInput(f"no token is left to attack with: {', '.join(forbidden)} forbid all of them")
         return cls(tokenizer=words, ids=torch.tensor(found), forbidden=forbidden)
 
+    @classmethod
+    def for_attack(cls, attack: Any, model: TextModel, about: Concept | None) -> "Vocabulary":
+        """Return `of` with the settings `avoid`, `sensitive` and `whole_words` of an attack."""
+        rule = {"avoid": attack.avoid, "sensitive": attack.sensitive, "whole_words": attack.whole_words}
+        return cls.of(model, about, **rule)
+
+    def vectors(self, model: TextModel) -> Tensor:
+        """Return the model's vectors (m, width) float32 of the tokens that may be drawn."""
+        return model.token_vectors(self.ids[None].to(model.tokens([""]).device))[0].detach().float()
+
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Return ids of a shape, each as likely as any other."""
         return self.ids[torch.randint(len(self.ids), shape, generator=generator)]

@@ -35,9 +35,9 @@ class Sbert:
         """Of the weights; loads them."""
         from pathlib import Path
 
-        from unlearn_metrics.loading import weights_hash
+        from unlearn_metrics.transformers_models import hash_of
 
-        return f"sbert {Path(self.model).name} {fingerprint(weights_hash(self._loaded[0]))[:16]}"
+        return f"sbert {Path(self.model).name} {fingerprint(hash_of(self._loaded[0]))[:16]}"
 
     def embed(self, texts: list[str]) -> Any:
         """Return unit vectors (n, d) float32; what is beyond the encoder's length is cut off.

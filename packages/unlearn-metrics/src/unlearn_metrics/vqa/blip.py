@@ -43,11 +43,11 @@ class TransformersVQA:
     @functools.cached_property
     def revision(self) -> str:
         """Of weights and preprocessing; loads the model."""
-        from unlearn_metrics.loading import weights_hash
+        from unlearn_metrics.transformers_models import hash_of
 
         net, processor = self._loaded
         how = {k: str(v) for k, v in processor.to_dict().items()}
-        return f"{self._kind} {Path(self.model).name} {fingerprint([weights_hash(net), how])[:16]}"
+        return f"{self._kind} {Path(self.model).name} {fingerprint([hash_of(net), how])[:16]}"
 
     def answer(self, images: Sequence[Any], questions: Sequence[Sequence[str]]) -> list[list[str | None]]:
         """Return an answer to each question of each uint8 RGB image (h, w, 3); None where it is empty.

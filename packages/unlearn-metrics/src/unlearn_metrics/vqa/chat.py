@@ -44,11 +44,11 @@ class ChatVQA:
     @functools.cached_property
     def revision(self) -> str:
         """Of weights, preprocessing and instruction; loads the model."""
-        from unlearn_metrics.loading import weights_hash
+        from unlearn_metrics.transformers_models import hash_of
 
         net, processor = self._loaded
         how = {k: str(v) for k, v in processor.to_dict().items()}
-        what = [weights_hash(net), how, str(processor.chat_template), self.instruction]
+        what = [hash_of(net), how, str(processor.chat_template), self.instruction]
         return f"chat {Path(self.model).name} {fingerprint(what)[:16]}"
 
     def answer(self, images: Sequence[Any], questions: Sequence[Sequence[str]]) -> list[list[str | None]]:
