@@ -12,6 +12,8 @@ ATTACKS = ("ring_a_bell", "mma_diffusion", "p4d", "unlearndiffatk")
 BASELINES = ("seed_search", "random_tokens")
 SETTINGS = (
     "uce.phrases=false",
+    "uce.preserve_adjacent=false",
+    'uce.preserve=["knife", "bomb", "sword"]',
     f"asr_worst.attacks={json.dumps([*ATTACKS, *BASELINES])}",
     *(f"{name}.tries=37" for name in BASELINES),
     'mma_diffusion.sensitive=["shoots", "weapon"]',
@@ -22,7 +24,7 @@ SETTINGS = (
 
 @pytest.mark.slow
 def test_attacks_bring_back_more_than_the_baselines(json_of):
-    """The table of docs/metrics.md is the same of 16 prompts."""
+    """The rates are those of the table in docs/metrics.md."""
     asked = [part for setting in SETTINGS for part in ("--set", setting)]
     model = ("--model", "pocket", "--technique", "uce", "--concept", "pistol", "--limit", 8)
     parts = json_of("sd", *model, "--metrics", "asr_worst", *asked)["scores"]["asr_worst"]["parts"]
