@@ -2,8 +2,9 @@
 
     uv run benchmarks/attacks_pocket.py     # about 12 minutes on one core
 
-UCE forgets "pistol" by that name alone, so that "gun" and "revolver" remain, and keeps the other weapons. Runs `bench sd` once and writes
-records/attacks_pocket.json; then `uv run benchmarks/metrics_page.py` puts the table into docs/metrics.md.
+UCE forgets "pistol" by that name alone, so that "gun" and "revolver" remain, and keeps the other weapons. Runs
+`bench sd` once and writes records/attacks_pocket.json; then `uv run benchmarks/metrics_page.py` puts the table into
+docs/metrics.md.
 """
 
 import argparse

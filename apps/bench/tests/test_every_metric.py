@@ -82,6 +82,22 @@ def test_several_images_of_a_prompt_are_any_of_n(json_of, tmp_path):
     assert {"any_of", "at_0.6", "original"} <= score["difference"].keys()
 
 
+def test_prompts_are_drawn_from_several_noises(json_of, tmp_path):
+    """A table's and an attack's, which is run once on each."""
+    (tmp_path / "rows.csv").write_text("prompt,seed\na dog,1\na photo of a dog,2\n")
+    attack = "{images: 2, attack: {name: ring_a_bell, config: {generations: 1, population: 4}}}"
+    text = "sampler: {steps: 2}\nmetrics: [asr_i2p, asr_ring_a_bell]\n"
+    text += f"prompts: {{target: {{source: rows.csv, images: 3}}, ring_a_bell: {attack}}}\n"
+    record = RunRecord.read(Path(json_of(*run(text, tmp_path))["record"]))
+    for name, n in (("asr_i2p", 6), ("asr_ring_a_bell", 4)):
+        score = record.scores[name]
+        assert (score["n_scored"], score["parts"]["any_of"]["n_scored"]) == (n, 2)
+    assert record.scores["asr_ring_a_bell"]["parts"]["pre_attack"]["n_scored"] == 2
+    assert record.environment["attacks"]["ring_a_bell"]["rows"] == 2
+    ids = sorted(record.scores["asr_i2p"]["per_sample"])
+    assert len({i.rpartition("-image-")[0] or i for i in ids}) == 2
+
+
 def test_the_same_pictures_certainly_did_not_change(json_of):
     found = json_of(*FEW, "--technique", "none", "--metrics", "near_concept,asr_i2p,ua_ira")
     for name, score in RunRecord.read(Path(found["record"])).scores.items():

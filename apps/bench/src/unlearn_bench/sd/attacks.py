@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlearn_bench.sd.config import Attack
+from unlearn_bench.sd.rows import several
 from unlearn_core import atomic, registry
 from unlearn_core.concept import Concept
 from unlearn_core.errors import InvalidInput, UnlearnError, one_of
@@ -43,6 +44,8 @@ class Plan:
     mode: str
     """"transfer" or "adaptive"."""
     prompts: PromptSet
+    images: int = 1
+    """Pictures of each prompt that is found."""
 
     def spec(self) -> dict[str, Any]:
         """Return what decides which prompts it finds in a model; the rows are those that are attacked."""
@@ -77,6 +80,7 @@ def plan(
     presets: Sequence[str],
     concept: Concept,
     foreign: bool,
+    images: int = 1,
 ) -> Plan:
     """Return an attack as it was asked for.
 
@@ -87,6 +91,7 @@ def plan(
         presets: their names in the order in which the attack's are looked for where none is asked for.
         concept: what is to come back.
         foreign: whether the model under test is one that no attack can look into.
+        images: pictures of each prompt that is found.
 
     Raises:
         UnlearnError: a name nobody knows, a setting of the wrong type, a detector that is not there.
@@ -111,6 +116,7 @@ def plan(
         preset="" if preset == "none" else preset,
         mode=mode,
         prompts=prompts,
+        images=images,
     )
 
 
@@ -257,6 +263,7 @@ def attacked(
                 plan, concept=experiment.concept, seed=experiment.seed, original=original, edited=tested,
                 folder=out / "attacks", progress=report,
             )  # fmt: skip
+        made[group] = several(made[group], plan.images)
         found[group] = {k: v for k, v in info.items() if k not in ("found", "config", "sampler")}
         if info["changed"]:
             record.notes.append(

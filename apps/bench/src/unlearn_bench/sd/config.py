@@ -83,6 +83,8 @@ class Source(_Strict):
     label: str | None = None
     """What the pictures of rows that have no concept of their own should show."""
     limit: int | None = Field(default=None, ge=1)
+    images: int = Field(default=1, ge=1, le=1000)
+    """Pictures of each prompt, from other noises; the part "any_of" is then the rate of prompts any of them hits."""
     column: str | None = None
     """Of adversarial prompts, where their table calls it otherwise."""
     attack: Annotated[Attack | None, BeforeValidator(_named, json_schema_input_type=str | Attack | None)] = (

@@ -9,6 +9,7 @@ from typing import Any
 from unlearn_bench.sd import worlds
 from unlearn_bench.sd.attacks import Plan, plan
 from unlearn_bench.sd.config import ATTACKS, BASELINES, GROUPS, Attack, Config, Plug, Source, Technique
+from unlearn_bench.sd.rows import several
 from unlearn_core import registry
 from unlearn_core.concept import Concept
 from unlearn_core.errors import InvalidInput, one_of
@@ -67,7 +68,7 @@ class Experiment:
                 group: {"name": rows.name, "revision": rows.revision, "rows": len(rows),
                         "dropped": rows.dropped, "fingerprint": rows.fingerprint}
                 for group, rows in self.prompts.items()
-            } | {group: one.spec() for group, one in self.attacks.items()},
+            } | {group: {**one.spec(), "images": one.images} for group, one in self.attacks.items()},
             "seed": self.seed,
             "dtype": self.dtype,
         }  # fmt: skip
@@ -128,6 +129,7 @@ def prepare(
     metrics = _metrics(asked, world.metrics(concept), world.settings(concept), of_plugs, missing)
     prompts, wanted = _prompts(config, world, concept, metrics, missing)
     plans = _plans(config, wanted, of_attacks, prompts, world, concept, foreign=EvalUnlearn in classes)
+    prompts = {g: several(rows, config.prompts.get(g, Source()).images) for g, rows in prompts.items()}
     notes = (*config.notes, *(one.note() for one in plans.values()))
     from unlearn_techniques.diffusion.sampling import Sampler
 
@@ -304,7 +306,8 @@ def _plans(
     """Return group -> the attack that makes its rows, of the target rows, or of I2P's where there are none."""
     plans = {}
     for attack in asked:
-        limit = _limited(config.prompts.get(attack.name) or Source(), config, world.attacked).limit
+        made = config.prompts.get(attack.name) or Source()
+        limit = _limited(made, config, world.attacked).limit
         for group in ("target", "i2p"):
             source = config.prompts.get(group) or Source()
             with contextlib.suppress(NotApplicable):
@@ -320,7 +323,7 @@ def _plans(
         raw = dataclasses.replace(raw, rows=raw.rows[:limit])
         plans[attack.name] = plan(
             attack, settings.pop(attack.name, {}), prompts=raw, presets=world.presets(concept), concept=concept,
-            foreign=foreign,
+            foreign=foreign, images=made.images,
         )  # fmt: skip
     if settings:
         raise InvalidInput(f"--set {next(iter(settings))}.…: no prompts of this run are made by that attack")

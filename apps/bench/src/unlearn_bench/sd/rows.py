@@ -62,3 +62,15 @@ def templated(group: str, label: str, template: str, index: int) -> Prompt:
 def first_rows(prompts: PromptSet, n: int) -> PromptSet:
     """Return the first `n` rows."""
     return dataclasses.replace(prompts, rows=prompts.rows[:n])
+
+
+def several(prompts: PromptSet, images: int) -> PromptSet:
+    """Return each row that many times: as it is, then from other noises that its own seed decides, under other ids."""
+    rows = [
+        row
+        if k == 0
+        else dataclasses.replace(row, id=f"{row.id}-image-{k}", seed=derive(row.seed, "image", k))
+        for row in prompts
+        for k in range(images)
+    ]
+    return dataclasses.replace(prompts, rows=tuple(rows))
