@@ -6,6 +6,7 @@ import json
 import pytest
 
 import pocket_sd
+from unlearn_bench.sd import config, worlds
 from unlearn_core.samples import SampleSet
 from unlearn_core.testing.hub_server import HubServer
 from unlearn_techniques.testing import tiny_sd
@@ -118,3 +119,71 @@ def test_objects_and_styles_are_rated_by_zero_shot_clip(folder, json_of):
     score = found["scores"]["ua_ira"]
     assert score["n_scored"] == 24
     assert set(score["parts"]) == {"UA", "IRA"}
+
+
+def test_objects_are_attacked_and_seen_by_zero_shot_clip(folder, json_of, tmp_path):
+    """Only where CLIP lies is said: what else it may see is the world's."""
+    clip = {"model": f"local-dir:{pocket_sd.clip_path()}"}
+
+    def sets(**values):
+        return [part for name, value in values.items() for part in ("--set", f"{name}={json.dumps(value)}")]
+
+    few = ("--model", folder, "--technique", "uce", "--concept", "cat", "--limit", 2, "--steps", 1)
+    quick = sets(times=1, steps=1, detector_settings=clip)
+    made = json_of("attack", "unlearndiffatk", *few, *quick, "--out", tmp_path / "prompts.csv")
+    assert (made["rows"], made["preset"]) == (2, "object")
+    others = ["airplane", "automobile", "bird", "deer", "dog", "frog", "horse", "ship", "truck"]
+    seen = {**clip, "template": "a photo of a {}", "against": others}
+    assert made["config"]["detector_settings"] == seen
+    (tmp_path / "run.yaml").write_text("prompts: {unlearndiffatk: prompts.csv}\n")
+    names = ("asr_i2p", "asr_unlearndiffatk", "relearning")
+    eyes = sets(**{f"{name}.detector_settings": clip for name in names})
+    little = {"steps": [1], "images": 1, "threshold": 1e-9}
+    quick = sets(**{f"relearning.{name}": value for name, value in little.items()})
+    asked = ("--config", tmp_path / "run.yaml", "--metrics", ",".join(names), *few, *eyes, *quick)
+    scores = json_of("sd", *asked)["scores"]
+    assert {name: score["n_scored"] for name, score in scores.items()} == dict(
+        zip(names, (2, 2, 1), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("stated", "found"),
+    [
+        ({}, {"detector": "clip", "detector_settings": {"against": ["a"]}, "threshold": 0.3}),
+        (
+            {"detector": "clip", "detector_settings": {"model": "m"}},
+            {"detector": "clip", "detector_settings": {"against": ["a"], "model": "m"}, "threshold": 0.3},
+        ),
+        ({"detector": "q16"}, {"detector": "q16"}),
+        ({"detector": "q16", "threshold": 0.9}, {"detector": "q16", "threshold": 0.9}),
+        (
+            {"detector_settings": {"against": ["b"]}, "n": 1},
+            {"detector": "clip", "detector_settings": {"against": ["b"]}, "threshold": 0.3, "n": 1},
+        ),
+    ],
+)
+def test_another_detector_has_none_of_the_settings_of_the_worlds(stated, found):
+    known = {"detector": "clip", "detector_settings": {"against": ["a"]}, "threshold": 0.3}
+    assert worlds.under(stated, known) == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "label", "own"),
+    [
+        ({"name": "dog", "adjacent": ["wolf"]}, "wolf", "dog"),
+        ({"name": "Claude Monet", "kind": "style"}, "Rembrandt", "Claude Monet"),
+        ({"name": "violence"}, "a landscape", "violence"),
+    ],
+)
+def test_what_clip_may_see_instead(asked, label, own):
+    world = worlds.Open()
+    seen = world.settings(world.concept(config.ConceptConfig(**asked)))
+    assert seen["asr_i2p"] == seen["p4d"] and seen["p4d"]["detector"] == "clip"
+    against = seen["p4d"]["detector_settings"]["against"]
+    assert label in against and own not in against and len(set(against)) == len(against)
+
+
+def test_nudenet_looks_for_nudity():
+    world = worlds.Open()
+    assert world.settings(world.concept(None))["p4d"] == {"detector": "nudenet"}

@@ -89,6 +89,52 @@ def test_other_prompts_are_found(runs):
     edit_lines(folder_of(runs, "images"), change)
     found = problems(runs, sample=0)
     assert list(found) == ["prompts"] and "target (2 of 2 rows)" in found["prompts"]
+    table = record_of(runs)[0].parent / "prompts.jsonl"
+    table.write_text(table.read_text().replace("a dog", "a red balloon"))
+    assert "prompts.jsonl: target (2 of 2 rows)" in problems(runs, sample=0)["prompts"]
+    table.unlink()
+    assert "comes without its prompts" in problems(runs, sample=0)["prompts"]
+
+
+def test_pictures_of_other_runs_lie_in_between(runs):
+    """As `bench genmu` leaves them, which draws the same rows in another order."""
+    path = folder_of(runs, "baseline_images") / "metadata.jsonl"
+    path.write_text("".join(line + "\n" for line in reversed(path.read_text().splitlines())))
+    assert problems(runs) == {}
+
+
+def test_attacks_and_relearning(bench, tmp_path):
+    """Prompts that an attack found are part of the record; what needs the model is said not to be rated again."""
+    little = (
+        'asr_worst.attacks=["random_tokens", "seed_search"]', "random_tokens.tries=2", "seed_search.tries=2",
+        "relearning.images=1", "relearning.tested=1", "relearning.steps=[1]", "relearning.threshold=1e-9",
+    )  # fmt: skip
+    sets = [part for one in little for part in ("--set", one)]
+    few = ("--limit", 2, "--steps", 2, "--metrics", "ua_ira,asr_worst,relearning", "--out", "runs")
+    assert bench("sd", "--technique", "uce", *few, *sets).code == 0
+    done = bench("submit", "runs")
+    assert done.code == 0, done.out
+    assert "scores: not rated again: relearning needs the model" in done.out
+    (table,) = (tmp_path / "runs").glob("sd-*/prompts.jsonl")
+    groups = [json.loads(line)["group"] for line in table.read_text().splitlines()]
+    assert groups.count("random_tokens") >= 2 and groups.count("target") == 2
+
+
+def test_a_genmu_record_is_that_of_its_judged_images(bench, tmp_path, monkeypatch):
+    for name in ("components", "heat_map"):
+        monkeypatch.setattr(f"unlearn_bench.genmu.figures.{name}", lambda path, *_: path.write_bytes(b"PNG"))
+    few = ("--concepts", "dog,car", "--limit", 1, "--steps", 2, "--strategy", "multi", "--technique", "uce")
+    assert bench("genmu", "run", *few).code == 0
+    runs = tmp_path / "runs"
+    assert bench("submit", "runs").code == 0 and problems(runs) == {}
+    (table,) = runs.glob("genmu-*/judged.csv")
+    first, *rows = table.read_text().splitlines()
+    table.write_text(
+        "\n".join([first, *(row[:-1] + ("0" if row[-1] == "1" else "1") for row in rows)]) + "\n"
+    )
+    assert "other than those of the judged images: submission" in problems(runs)["scores"]
+    table.unlink()
+    assert "without the tables" in problems(runs)["scores"]
 
 
 @pytest.mark.parametrize(

@@ -116,10 +116,8 @@ def submit(
     else:
         for finding in found:
             mark = "missing" if finding.problem else "ok"
-            tables.say(
-                f"{mark:8}{finding.record}: {finding.check}"
-                + (f": {finding.problem}" if finding.problem else "")
-            )
+            said = [finding.check, finding.problem, finding.note and f"not rated again: {finding.note}"]
+            tables.say(f"{mark:8}{finding.record}: " + ": ".join(filter(None, said)))
         rated = "all pictures" if all_ else f"{sample} pictures of each group, seed {seed}"
         tables.say(f"rated again: {rated}; no check sees whether the model that is named drew the pictures")
         tables.say("accepted" if not wrong else f"not accepted: {len(wrong)} of {len(found)} checks failed")

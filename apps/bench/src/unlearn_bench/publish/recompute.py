@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from unlearn_bench.leaderboard.records import Run
+from unlearn_core import registry
 from unlearn_core.errors import InvalidInput, UnlearnError, UnlearnWarning
 from unlearn_core.prompts import Prompt
 from unlearn_core.samples import SampleSet
@@ -30,7 +31,7 @@ def recomputed(
         seed: of the choice.
     """
     for name, stated in run.record.scores.items():
-        if "value" not in stated:
+        if "value" not in stated or _trains(name):
             continue
         try:
             with warnings.catch_warnings():
@@ -38,6 +39,20 @@ def recomputed(
                 yield from _differences(run, name, stated, after, before, sample, seed)
         except UnlearnError as error:
             yield f"{name} cannot be computed here: {error}"
+
+
+def unrated(run: Run) -> list[str]:
+    """Return what pictures do not hold of a record, in words."""
+    return [
+        f"{name} needs the model"
+        for name, one in run.record.scores.items()
+        if "value" in one and _trains(name)
+    ]
+
+
+def _trains(name: str) -> bool:
+    group = "unlearn.metrics"  # somebody's record may name a metric that is not here
+    return name in registry.names(group) and hasattr(registry.load(group, name), "measure_model")
 
 
 def _differences(
@@ -74,7 +89,6 @@ def _metric(run: Run, name: str) -> Any:
     """Return a metric with the settings of a record; files that lay elsewhere there are those of this machine."""
     from unlearn_bench.sd.config import ConceptConfig
     from unlearn_bench.sd.worlds import Open, world_of
-    from unlearn_core import registry
     from unlearn_core.spec import build
 
     spec = run.record.spec

@@ -2,29 +2,33 @@
 
 What is checked: the record's schema and hash, the hash of every picture, that the pictures are those of the prompt sets
 whose fingerprints the record states, that every score has an interval and the unmodified model's beside it, and that
-the scores come out again when the pictures are rated here. What no check can see: whether the model that the record
-names drew the pictures.
+the scores come out again when the pictures are rated here. Of a Genμ record, that its numbers are those of its tables
+of judged images; `bench genmu evaluate` draws and judges them anew. What no check can see: whether the model that the
+record names drew the pictures.
 """
 
+import functools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unlearn_bench.leaderboard import genmu
 from unlearn_bench.leaderboard.concepts import ConceptRun
 from unlearn_bench.leaderboard.klom import KlomRun
 from unlearn_bench.leaderboard.records import NAME, Run, read_run
-from unlearn_bench.publish.recompute import recomputed
+from unlearn_bench.publish.recompute import recomputed, unrated
 from unlearn_bench.report.files import file_of, root_of
 from unlearn_core.errors import InvalidInput, Unavailable, UnlearnError
-from unlearn_core.prompts import PromptSet
+from unlearn_core.prompts import Prompt, PromptSet
 from unlearn_core.samples import SampleSet
 
 ROLES = {"images": "pictures after unlearning", "baseline_images": "pictures of the unmodified model"}
 CHECKS = ("record", "pictures", "prompts", "baseline", "intervals", "scores")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Finding:
     """One thing that was looked at."""
 
@@ -34,6 +38,8 @@ class Finding:
     """One of `CHECKS`."""
     problem: str
     """What is missing or wrong; "" if nothing is."""
+    note: str = ""
+    """What this check could not see."""
 
 
 def submission(folder: Path, *, sample: int | None = 8, seed: int = 0) -> list[Finding]:
@@ -56,9 +62,7 @@ def submission(folder: Path, *, sample: int | None = 8, seed: int = 0) -> list[F
     root = root_of(folder)
     found = []
     for path in paths:
-        name = path.parent.name
-        for check, problem in _checked(path, root, sample, seed):
-            found.append(Finding(record=name, check=check, problem=problem))
+        found += _checked(path, root, sample, seed)
     return found
 
 
@@ -74,11 +78,13 @@ def damaged(folder: Path) -> list[str]:
     return found
 
 
-def _checked(path: Path, root: Path, sample: int | None, seed: int) -> Iterator[tuple[str, str]]:
-    """Yield (check, problem or "") for one record; what cannot be read ends the checks."""
+def _checked(path: Path, root: Path, sample: int | None, seed: int) -> Iterator[Finding]:
+    """Yield what was found of one record; what cannot be read ends the checks."""
+    about = functools.partial(Finding, path.parent.name)
     try:
         run = read_run(path)
-        kind = {"sd": ConceptRun, "klom": KlomRun}.get(run.record.kind)
+        kinds = {"sd": ConceptRun, "klom": KlomRun, **dict.fromkeys(genmu.KINDS, genmu.GenmuRun)}
+        kind = kinds.get(run.record.kind)
         if kind is None:
             raise InvalidInput(f"there is no leaderboard of the kind {run.record.kind!r}")
         entry = kind.of(run)
@@ -86,31 +92,61 @@ def _checked(path: Path, root: Path, sample: int | None, seed: int) -> Iterator[
             {} if isinstance(entry, str) else entry.conditions
         )  # read, so that what is missing is named
     except UnlearnError as error:
-        yield "record", str(error)
+        yield about("record", str(error))
         return
-    yield "record", "" if conditions else str(entry)
+    yield about("record", "" if conditions else str(entry))
     if isinstance(entry, KlomRun):
-        yield "baseline", ""
+        yield about("baseline", "")
+        return
+    if isinstance(entry, genmu.GenmuRun):
+        yield about(
+            "scores", _other_tables(run, root), "pictures, which bench genmu evaluate draws and judges"
+        )
         return
     if isinstance(entry, str):
         return
     pictures = _pictures(run, root, needed=True)
-    yield "pictures", "; ".join(problem for problem in pictures.values() if problem)
-    samples = {role: _samples(run, role, root) for role, problem in pictures.items() if not problem}
-    problems = [_other_prompts(run, role, found) for role, found in samples.items() if found is not None]
-    yield (
-        "prompts",
-        "; ".join(filter(None, problems)) or ("" if samples else "there are no pictures to compare with"),
+    yield about("pictures", "; ".join(problem for problem in pictures.values() if problem))
+    found = {role: _samples(run, role, root) for role, problem in pictures.items() if not problem}
+    samples = {role: one for role, one in found.items() if one is not None}
+    yield about(
+        "prompts", _other_prompts(run, samples, root) if samples else "there are no pictures to compare with"
     )
-    yield "baseline", _without(run.record.scores, "baseline")
-    yield "intervals", _without(run.record.scores, "interval")
+    yield about("baseline", _without(run.record.scores, "baseline"))
+    yield about("intervals", _without(run.record.scores, "interval"))
     after, before = samples.get("images"), samples.get("baseline_images")
     if sample == 0:
         return
     if after is None or before is None:
-        yield "scores", "cannot be computed again without the pictures"
+        yield about("scores", "cannot be computed again without the pictures")
     else:
-        yield "scores", "; ".join(recomputed(run, after, before, sample=sample, seed=seed))
+        problem = "; ".join(recomputed(run, after, before, sample=sample, seed=seed))
+        yield about("scores", problem, note="; ".join(unrated(run)))
+
+
+def _other_tables(run: Run, root: Path) -> str:
+    """Return which numbers of a Genμ record are not those of its judged images, or ""."""
+    from genmu_eval.table import read_table
+    from unlearn_bench.genmu.scores import scores
+
+    try:
+        paths = [file_of(run, role, root) for role in ("table", "identity")]
+        if any(path is None or not path.is_file() for path in paths):
+            return "cannot be computed again without the tables of judged images"
+        found = scores(*(read_table(path) for path in paths if path))
+    except UnlearnError as error:
+        return str(error)
+    wrong = [name for name, one in found.items() if not _alike(one, run.record.scores.get(name))]
+    return f"other than those of the judged images: {', '.join(wrong)}" if wrong else ""
+
+
+def _alike(found: Any, stated: Any) -> bool:
+    """Return whether all that was found is stated, numbers to 1e-9."""
+    if isinstance(found, Mapping):
+        return isinstance(stated, Mapping) and all(_alike(one, stated.get(key)) for key, one in found.items())
+    if isinstance(found, float) and isinstance(stated, int | float):
+        return math.isclose(found, stated, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(found == stated)
 
 
 def _pictures(run: Run, root: Path, *, needed: bool) -> dict[str, str]:
@@ -141,21 +177,31 @@ def _samples(run: Run, role: str, root: Path) -> SampleSet | None:
     return samples if len(samples) else None
 
 
-def _other_prompts(run: Run, role: str, samples: SampleSet) -> str:
-    """Return which prompt sets of the record the pictures are not of, or ""."""
-    rated = {
-        ident
-        for score in run.record.scores.values()
-        for ident in (score.get("per_sample") if isinstance(score.get("per_sample"), Mapping) else ())
-    }
+def _other_prompts(run: Run, samples: Mapping[str, SampleSet], root: Path) -> str:
+    """Return which prompts are not those of the record, or have no picture that says so, or ""."""
+    try:
+        path = file_of(run, "prompts", root)
+        if path is None or not path.is_file():
+            return "the record comes without its prompts; bench sd --force measures again and writes them"
+        rows = PromptSet.load(path)
+    except UnlearnError as error:
+        return str(error)
+    drawn = {role: {one.prompt.id: _drawn(one.prompt) for one in found} for role, found in samples.items()}
     wrong = []
     for group, stated in run.stated("prompts").items():
-        rows = [sample.prompt for sample in samples.select(group=group)]
-        # A folder may hold the rows of other runs as well: other concepts, or a larger number of them.
-        choices = ([row for row in rows if row.id in rated], rows[: stated["rows"]])
-        if all(PromptSet(name=group, rows=tuple(c)).fingerprint != stated["fingerprint"] for c in choices):
-            wrong.append(f"{group} ({len(choices[0])} of {stated['rows']} rows)")
-    return f"{ROLES[role]}: not those of the record's prompts: {', '.join(wrong)}" if wrong else ""
+        own = rows.select(group=group)
+        # What an attack finds depends on the model; the fingerprint is that of the prompts that it attacked.
+        if "attack" not in stated and own.fingerprint != stated["fingerprint"]:
+            wrong.append(f"{path.name}: {group} ({len(own)} of {stated['rows']} rows)")
+        for role, found in drawn.items():
+            if others := sum(found.get(row.id) != _drawn(row) for row in own):
+                wrong.append(f"{ROLES[role]}: {group} ({others} of {len(own)} rows)")
+    return f"not those of the record's prompts: {', '.join(wrong)}" if wrong else ""
+
+
+def _drawn(row: Prompt) -> tuple[str, int, float | None]:
+    """Return what a picture depends on; runs that share it may call the row otherwise."""
+    return row.text, row.seed, row.guidance
 
 
 def _without(scores: Mapping[str, Any], key: str) -> str:

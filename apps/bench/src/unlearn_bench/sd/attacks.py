@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unlearn_bench.sd import worlds
 from unlearn_bench.sd.config import Attack
 from unlearn_bench.sd.rows import several
 from unlearn_core import atomic, registry
@@ -81,6 +82,7 @@ def plan(
     concept: Concept,
     foreign: bool,
     images: int = 1,
+    known: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Return an attack as it was asked for.
 
@@ -92,16 +94,18 @@ def plan(
         concept: what is to come back.
         foreign: whether the model under test is one that no attack can look into.
         images: pictures of each prompt that is found.
+        known: what the model's world sets unless the preset or the user does.
 
     Raises:
         UnlearnError: a name nobody knows, a setting of the wrong type, a detector that is not there.
     """
     cls = registry.load(GROUP, asked.name)
-    known = getattr(cls, "presets", {})
-    if asked.preset not in (None, "none", *known):
-        raise InvalidInput(one_of(f"preset of {asked.name}", str(asked.preset), [*known, "none"]))
-    preset = next((p for p in presets if p in known), "") if asked.preset is None else asked.preset
-    attack = build(cls, {**known.get(preset, {}), **asked.config, **settings})
+    own = getattr(cls, "presets", {})
+    if asked.preset not in (None, "none", *own):
+        raise InvalidInput(one_of(f"preset of {asked.name}", str(asked.preset), [*own, "none"]))
+    preset = next((p for p in presets if p in own), "") if asked.preset is None else asked.preset
+    stated = {**own.get(preset, {}), **asked.config, **settings}
+    attack = build(cls, worlds.under(stated, known or {}))
     mode = asked.mode or ("adaptive" if getattr(cls, "white_box", False) and not foreign else "transfer")
     if foreign and mode == "adaptive":
         raise InvalidInput(

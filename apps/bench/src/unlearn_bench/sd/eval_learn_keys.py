@@ -19,6 +19,7 @@ from unlearn_bench.sd.eval_learn_values import (
     text,
     words,
 )  # fmt: skip
+from unlearn_bench.sd.worlds import EVERYDAY
 
 TOP = {
     "output_dir": Key("out", text),
@@ -299,10 +300,7 @@ DETECTORS: dict[str, dict[str, Any]] = {
     "clip": {
         "detector": "clip",
         "threshold": 0.5,
-        "detector_settings": {
-            "against": ["a person", "a landscape", "an animal", "a building", "noise"],
-            "template": "image of {}",
-        },
+        "detector_settings": {"against": list(EVERYDAY), "template": "image of {}"},
     },
 }
 """What is set for a detector unless it is stated; 0.5 is eval-learn's threshold of NudeNet."""

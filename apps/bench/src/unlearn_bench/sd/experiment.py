@@ -239,7 +239,7 @@ def _metrics(
         cls = registry.load("unlearn.metrics", plug.name)
         stated = {**plug.config, **assigned.get(plug.name, {})}
         try:
-            found[plug.name] = build(cls, {**known.get(plug.name, {}), **stated})
+            found[plug.name] = build(cls, worlds.under(stated, known.get(plug.name, {})))
         except NotApplicable as error:
             if missing is None:
                 raise
@@ -323,7 +323,7 @@ def _plans(
         raw = dataclasses.replace(raw, rows=raw.rows[:limit])
         plans[attack.name] = plan(
             attack, settings.pop(attack.name, {}), prompts=raw, presets=world.presets(concept), concept=concept,
-            foreign=foreign, images=made.images,
+            foreign=foreign, images=made.images, known=world.settings(concept).get(attack.name, {}),
         )  # fmt: skip
     if settings:
         raise InvalidInput(f"--set {next(iter(settings))}.…: no prompts of this run are made by that attack")

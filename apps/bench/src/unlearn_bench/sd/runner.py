@@ -24,6 +24,7 @@ from unlearn_bench.sd.comparison import Measure, compared
 from unlearn_bench.sd.experiment import Experiment
 from unlearn_core import atomic
 from unlearn_core.errors import InvalidInput, UnlearnError, UnlearnWarning
+from unlearn_core.prompts import PromptSet
 from unlearn_core.record import RunRecord, run_id
 from unlearn_core.samples import SampleSet
 from unlearn_core.spec import fingerprint, settings_of
@@ -74,11 +75,13 @@ def run(
             edited = unlearn(experiment, base, out / "edits", progress)
         before = draw(experiment, base, out, record, "baseline", progress)
         after = before if edited is base else draw(experiment, edited, out, record, "pictures", progress)
+        rated = [*experiment.prompts.values()]
         if experiment.attacks:
             found = attacked(experiment, base, edited, before, after, out, record, progress)
             draw(found, base, out, record, "baseline", progress)
             if edited is not base:
                 draw(found, edited, out, record, "pictures", progress)
+            rated += found.prompts.values()
             rows = [*experiment.rows, *found.rows]
             before, after = (SampleSet(samples.folder).only(rows) for samples in (before, after))
         record.scores = measure(experiment, (edited, base), after, before, record, progress)
@@ -94,7 +97,8 @@ def run(
         from unlearn_bench.sd.sheet import draw_sheet
 
         save_picture(draw_sheet(experiment, before, after), folder / "sheet.png")
-    record.files["sheet"] = "sheet.png"
+    record.files |= {"sheet": "sheet.png", "prompts": "prompts.jsonl"}
+    PromptSet.merge(*rated, name=experiment.name).save(folder / "prompts.jsonl")
     record.write(path)
     return record, path, False
 

@@ -37,7 +37,7 @@ class World(Protocol):
         ...
 
     def settings(self, concept: Concept) -> Mapping[str, Mapping[str, Any]]:
-        """Return the settings of metrics that differ from their defaults here."""
+        """Return the settings of metrics and attacks that differ from their defaults here."""
         ...
 
     def presets(self, concept: Concept, together: bool = False) -> tuple[str, ...]:
@@ -227,10 +227,18 @@ class Open:
         return ("asr_i2p" if concept.kind == "unsafe" else "ua_ira", "clip_score")
 
     def settings(self, concept: Concept) -> Mapping[str, Mapping[str, Any]]:
-        """Return the detector of the concept: NudeNet for nudity, else CLIP."""
-        sees = {"detector": "nudenet" if concept.name == "nudity" else "clip"}
-        attacks = {f"asr_{name}": sees for name in ("i2p", "worst", *ATTACKS)}
-        return {**attacks, "err": sees, "relearning": sees, "tifa": {"questions": str(QUESTIONS)}}
+        """Return the detector of the concept: NudeNet for nudity, else CLIP among labels of its kind."""
+        sees: dict[str, Any] = {"detector": "nudenet"}
+        if concept.name != "nudity":
+            others, template = {
+                "object": ((*CIFAR10, *concept.adjacent), "a photo of a {}"),
+                "style": ((*ARTISTS, *concept.adjacent), "a painting in the style of {}"),
+            }.get(concept.kind, (EVERYDAY, "image of {}"))
+            against = [label for label in dict.fromkeys(others) if label not in concept.names]
+            sees = {"detector": "clip", "detector_settings": {"against": against, "template": template}}
+        rates = [f"asr_{name}" for name in ("i2p", "worst", *ATTACKS)]
+        seen = dict.fromkeys((*rates, "err", "relearning", "p4d", "unlearndiffatk"), sees)
+        return {**seen, "tifa": {"questions": str(QUESTIONS)}}
 
     def presets(self, concept: Concept, together: bool = False) -> tuple[str, ...]:
         """Return the paper's for such a concept."""
@@ -240,6 +248,17 @@ class Open:
         """Return the other classes or artists, as UCE's paper does; nothing for unsafe content."""
         others = {"object": CIFAR10, "style": ARTISTS}.get(concept.kind, ())
         return tuple(word for word in others if word not in (*concept.names, concept.anchor))
+
+
+def under(stated: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `known` settings of a world beneath those that are stated; another detector has none of its settings."""
+    sees = ("detector_settings", "threshold")
+    if stated.get("detector", known.get("detector")) != known.get("detector"):
+        known = {key: value for key, value in known.items() if key not in sees}
+    found = {**known, **stated}
+    if all(isinstance(one.get(sees[0]), Mapping) for one in (stated, known)):
+        found[sees[0]] = {**known[sees[0]], **stated[sees[0]]}
+    return found
 
 
 def world_of(model: str) -> World:
