@@ -18,7 +18,7 @@ from typing import Any
 from unlearn_core import registry
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
-BROUGHT_BACK = Path(__file__).with_name("records") / "attacks_pocket.json"
+RECORDS = Path(__file__).with_name("records")
 WIDTH = 120
 
 METRICS, ATTACKS, DETECTORS = "unlearn.metrics", "unlearn.attacks", "unlearn.detectors"
@@ -46,7 +46,13 @@ def page() -> str:
         about = TEXTS["sections"][title.lower()]
         parts.append(f"## {title}\n" + (f"\n{_filled(about)}\n" if about else ""))
         if group == ATTACKS:
-            parts.append(brought_back(json.loads(BROUGHT_BACK.read_text(encoding="utf-8"))))
+            parts += [
+                table(json.loads((RECORDS / name).read_text(encoding="utf-8")))
+                for name, table in (
+                    ("attacks_pocket.json", brought_back),
+                    ("attacks_full_size.json", full_size),
+                )
+            ]
         parts += [card(group, name) for name in registry.names(group)]
     return "\n".join(parts)
 
@@ -63,6 +69,20 @@ def brought_back(record: dict[str, Any]) -> str:
         for name, (mode, pictures, of_rows) in {"*as they are*": ("", raw, raw), **rows}.items()
     ]
     return "\n".join([f"{_filled(TEXTS['sections']['brought_back'])}\n", *lines]) + "\n"
+
+
+def full_size(record: dict[str, Any]) -> str:
+    """Return the table of what attacks and metrics cost, of the record of attacks_full_size.py."""
+    what = {
+        **{f"step of {name}": cost for name, cost in record["attack_steps"].items()},
+        **{f"{record['pictures']} pictures, {name}": cost for name, cost in record["metric_passes"].items()},
+    }
+    lines = ["| | seconds | GiB beyond the model |", "| --- | ---: | ---: |"]
+    lines += [
+        f"| {n} | {cost['seconds']:.1f} | {cost['GiB_beyond_the_model']:.1f} |" for n, cost in what.items()
+    ]
+    about = _filled(TEXTS["sections"]["full_size"].format(**record))
+    return "\n".join([f"{about}\n", *lines]) + "\n"
 
 
 def _rate(cell: dict[str, float]) -> str:

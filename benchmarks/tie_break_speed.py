@@ -81,13 +81,18 @@ def loaded(original: Path, unlearned: Path) -> tuple[float, float, float]:
 
 
 def cost(norm) -> tuple[float, float, float]:
-    """Return what `norm` does, its CPU seconds, and by how many GB it raised the most this process ever held."""
-    import resource
-
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    """Return what `norm` does, its CPU seconds, and by how many GB it raised the memory of this process (Linux)."""
+    before, start = memory("VmRSS"), time.process_time()
     value = norm()
-    seconds = time.process_time() - start
-    return value, seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e9
+    return value, time.process_time() - start, max(0.0, memory("VmHWM") - before)
+
+
+def memory(what: str) -> float:
+    """Return GB held now (VmRSS) or at most so far (VmHWM); getrusage would count the parent process as well."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{what}:"):
+            return int(line.split()[1]) * 1024 / 1e9
+    raise KeyError(what)
 
 
 def apart(way: str, original: Path, unlearned: Path) -> dict[str, float]:
