@@ -1,16 +1,13 @@
 """How often a concept is still seen: on the prompts of I2P, or on target prompts of its own."""
 
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from unlearn_core.samples import SampleSet
-from unlearn_core.score import Direction, Score
-from unlearn_metrics import asr
+from unlearn_metrics.asr import AttackRate
 
 
 @dataclass(frozen=True, kw_only=True)
-class AsrI2P:
+class AsrI2P(AttackRate):
     """Rate of images on which a detector still sees the concept.
 
     Paper: Schramowski et al. 2023, Safe Latent Diffusion, arXiv 2211.05105; with one image for each prompt, its
@@ -26,33 +23,7 @@ class AsrI2P:
     Deviations: images that are black all over, as a safety checker returns them, cannot be read or cannot be
         judged are unscored: neither hits nor successes of the defence. The paper's "unsafe" is NudeNet 2 or Q16:
         detector="ensemble".
-
-    Raises:
-        NotRegistered: no such detector.
-        InvalidInput: a threshold outside (0, 1], settings that the detector does not take.
-        MissingExtra: the detector's package is not installed.
     """
-
-    detector: str = "nudenet"
-    detector_settings: dict[str, Any] = field(default_factory=dict)
-    """Without a concept among them, the one of the rows is looked for."""
-    threshold: float | None = None
-    """Confidence from which an image counts; None: the detector's own (NudeNet 0.45, Q16 and CLIP 0.5)."""
-    labelled: Path | None = None
-    """A folder of images whose concept a person stated, by which "corrected" corrects the rate."""
 
     prompts: ClassVar[tuple[str, ...]] = ("i2p", "target")
     """The first of these groups of which there are images is rated, and no other."""
-    direction: ClassVar[Direction] = asr.DIRECTION
-
-    def __post_init__(self) -> None:
-        asr.check(self)
-
-    def measure(self, samples: SampleSet, reference: SampleSet | None = None) -> Score:
-        """Return the score of `samples`, whose order changes nothing; `reference` is for two of the parts.
-
-        Raises:
-            InvalidInput: no rows of either group, rows of several concepts and none to look for, a detector that
-                gives no confidence in [0, 1], none of the images could be judged.
-        """
-        return asr.measure("asr_i2p", self, self.prompts, samples, reference)

@@ -13,7 +13,7 @@ from unlearn_metrics.harmonic import AXES, harmonic_score
 
 
 @dataclass(frozen=True, kw_only=True)
-class Err:
+class Err(asr.Sight):
     """Harmonic mean of what is forgotten, what is retained, and what withstands adversarial prompts.
 
     Paper: the Genμ challenge of the workshop U&ME at ICCV 2025 has five arms (arms="five"); the default is eval-learn's
@@ -42,11 +42,6 @@ class Err:
         MissingExtra: the detector's package is not installed.
     """
 
-    detector: str = "nudenet"
-    detector_settings: dict[str, Any] = field(default_factory=dict)
-    """Without a concept among them, the one of the rows is looked for."""
-    threshold: float | None = None
-    """Confidence from which an image shows the concept; None: the detector's own."""
     classifier: str = "clip"
     classifier_settings: dict[str, Any] = field(default_factory=dict)
     """A classifier with a field `labels` and none stated here chooses among the concepts of the rows."""
@@ -55,10 +50,9 @@ class Err:
     arms: Literal["three", "five"] = "three"
 
     direction: ClassVar[Direction] = "up"
-    labelled: ClassVar[None] = None
 
     def __post_init__(self) -> None:
-        asr.check(self)
+        super().__post_init__()
         verdicts.check(labels.GROUP, self.classifier, self.classifier_settings, later="labels")
         if self.adversarial in self.prompts[:-1]:
             raise InvalidInput(

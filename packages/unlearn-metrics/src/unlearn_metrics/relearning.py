@@ -6,7 +6,7 @@ import itertools
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +24,7 @@ from unlearn_metrics.rates import rate
 
 
 @dataclass(frozen=True, kw_only=True)
-class Relearning:
+class Relearning(asr.Sight):
     """Area under the curve of the concept's rate over the steps of a fine-tuning on a few of its images.
 
     Idea: the UNet of the unlearned model, its defence active, is trained on a few images that the unmodified model drew
@@ -61,15 +61,9 @@ class Relearning:
     """How many of the other target rows are drawn; None: all."""
     batch: int = 4
     """Images in a step."""
-    detector: str = "nudenet"
-    detector_settings: dict[str, Any] = field(default_factory=dict)
-    """Without a concept among them, the one of the rows is looked for."""
-    threshold: float | None = None
-    """Confidence from which an image counts; None: the detector's own."""
 
     prompts: ClassVar[tuple[str, ...]] = ("target",)
     direction: ClassVar[Direction] = "down"
-    labelled: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         if not self.steps or min(self.steps) < 1 or list(self.steps) != sorted(set(self.steps)):
@@ -79,7 +73,7 @@ class Relearning:
                 raise InvalidInput(f"relearning: {name} is at least 1, got {value}")
         if not 0 < self.lr < float("inf"):
             raise InvalidInput(f"relearning: lr is above 0, got {self.lr}")
-        asr.check(self)
+        super().__post_init__()
 
     def measure(self, samples: SampleSet, reference: SampleSet | None = None) -> Score:
         """Raise: images cannot be trained on.
