@@ -52,3 +52,9 @@ def test_all_metrics_can_be_prepared_on_pocket():
     )
     assert set(experiment.metrics) == set(names) and not experiment.not_applicable
     assert set(experiment.attacks) == set(config.ATTACKS)
+
+
+def test_too_few_rows_to_learn_from_are_told_before_anything_is_drawn(error, tmp_path):
+    said = error("sd", "--model", "pocket", "--technique", "uce", "--limit", 8, "--metrics", "relearning")
+    assert "learns from 8 images of target rows and tests others, and there are only 8 rows" in said
+    assert not (tmp_path / "runs").exists()

@@ -206,7 +206,7 @@ def test_a_row_that_cannot_be_judged_once_has_no_area(measured, monkeypatch, pix
     ("images", "level", "message"),
     [
         (4, 0.01, r"shows? the concept; of the 12 target rows 2 do"),
-        (12, 1, "tests the target rows that it does not learn from, and there are only 12"),
+        (12, 1, "learns from 12 images of target rows and tests others, and there are only 12"),
     ],
 )
 def test_too_few_images(metric, images_of, images, level, message):

@@ -75,6 +75,14 @@ class Relearning(asr.Sight):
             raise InvalidInput(f"relearning: lr is above 0, got {self.lr}")
         super().__post_init__()
 
+    def check_rows(self, rows: Sequence[Prompt]) -> None:
+        """Raise what `measure_model` would for want of rows, however many images show the concept."""
+        if len(rows) <= self.images:
+            raise InvalidInput(
+                f"relearning learns from {self.images} images of target rows and tests others, and there are only "
+                f"{len(rows)} rows: draw more, or set images"
+            )
+
     def measure(self, samples: SampleSet, reference: SampleSet | None = None) -> Score:
         """Raise: images cannot be trained on.
 
@@ -120,6 +128,7 @@ class Relearning(asr.Sight):
             of_groups("relearning", samples, self.prompts),
             key=lambda row: derive(seed, "relearning", row.prompt.id),
         )
+        self.check_rows([row.prompt for row in rows])
         eye = asr.Eye.of(self, [row.prompt for row in rows])
         with tempfile.TemporaryDirectory() as folder:
             drawn = Drawn(Path(folder), sampler)
@@ -133,11 +142,6 @@ class Relearning(asr.Sight):
                 )
             used = {row.prompt.id for row in learned}
             tested = [row for row in rows if row.prompt.id not in used][: self.tested]
-            if not tested:
-                raise InvalidInput(
-                    f"relearning tests the target rows that it does not learn from, and there are only {len(rows)}: "
-                    "draw more, or set images"
-                )
             curve = {0: eye.see(tested)}
             for step, student in finetuned(
                 model, learned, steps=self.steps, lr=self.lr, batch=self.batch, seed=seed, progress=progress

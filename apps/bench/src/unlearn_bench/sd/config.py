@@ -274,3 +274,34 @@ def _explain(error: ValidationError) -> str:
             where = ".".join(str(part) for part in path if not str(part).startswith("function"))
             return f"{where}: " * bool(where) + one_of("key", str(key), model.model_fields)
     return explain(error).replace("technique.0", "technique")  # one technique is a list of one
+
+
+def read_assignments(assignments: list[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the settings of "NAME=VALUE", and PLUG -> the settings of "PLUG.NAME=VALUE".
+
+    Raises:
+        InvalidInput: an assignment without a name, or JSON that is none.
+    """
+    own: dict[str, Any] = {}
+    of_metrics: dict[str, dict[str, Any]] = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise InvalidInput(f"--set {text!r}: write NAME=VALUE, for example --set lamb=0.1")
+        metric, dot, setting = name.strip().replace("-", "_").partition(".")
+        parsed = _value(value.strip())
+        if dot:
+            of_metrics.setdefault(metric, {})[setting] = parsed
+        else:
+            own[metric] = parsed
+    return own, of_metrics
+
+
+def _value(text: str) -> Any:
+    """Return a list or mapping where the text is one in JSON; everything else is converted by its field."""
+    if text[:1] not in "[{":
+        return None if text == "null" else text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"--set: {text!r} is no JSON: {error}") from None

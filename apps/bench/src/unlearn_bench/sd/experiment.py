@@ -8,7 +8,17 @@ from typing import Any
 
 from unlearn_bench.sd import worlds
 from unlearn_bench.sd.attacks import Plan, plan
-from unlearn_bench.sd.config import ATTACKS, BASELINES, GROUPS, Attack, Config, Plug, Source, Technique
+from unlearn_bench.sd.config import (
+    ATTACKS,
+    BASELINES,
+    GROUPS,
+    Attack,
+    Config,
+    Plug,
+    Source,
+    Technique,
+    read_assignments,
+)
 from unlearn_bench.sd.rows import several
 from unlearn_core import registry
 from unlearn_core.concept import Concept
@@ -109,7 +119,7 @@ def prepare(
         raise InvalidInput(
             f"technique: {alone!r} draws with a model of its own and cannot be combined with others"
         )
-    own, of_plugs = _assigned(assignments or [])
+    own, of_plugs = read_assignments(assignments or [])
     if own and len(names) > 1:
         raise InvalidInput(
             f"--set {next(iter(own))}=…: say of which technique: {names[0]}.{next(iter(own))}=…"
@@ -130,6 +140,9 @@ def prepare(
     prompts, wanted = _prompts(config, world, concept, metrics, missing)
     plans = _plans(config, wanted, of_attacks, prompts, world, concept, foreign=EvalUnlearn in classes)
     prompts = {g: several(rows, config.prompts.get(g, Source()).images) for g, rows in prompts.items()}
+    for metric in metrics.values():
+        if hasattr(metric, "check_rows"):
+            metric.check_rows([row for group in metric.prompts for row in prompts.get(group, ())])
     notes = (*config.notes, *(one.note() for one in plans.values()))
     from unlearn_techniques.diffusion.sampling import Sampler
 
@@ -172,40 +185,12 @@ def build_metrics(
     Raises:
         UnlearnError: a name nobody knows, a setting of the wrong type.
     """
-    settings, of_metrics = _assigned(assignments)
+    settings, of_metrics = read_assignments(assignments)
     if settings:
         raise InvalidInput(
             f"--set {next(iter(settings))}=…: write METRIC.NAME=VALUE, such as clip_score.scale=cos"
         )
     return _metrics(asked, (), known, of_metrics)
-
-
-def _assigned(assignments: list[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    own: dict[str, Any] = {}
-    of_metrics: dict[str, dict[str, Any]] = {}
-    for text in assignments:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise InvalidInput(f"--set {text!r}: write NAME=VALUE, for example --set lamb=0.1")
-        metric, dot, setting = name.strip().replace("-", "_").partition(".")
-        parsed = _value(value.strip())
-        if dot:
-            of_metrics.setdefault(metric, {})[setting] = parsed
-        else:
-            own[metric] = parsed
-    return own, of_metrics
-
-
-def _value(text: str) -> Any:
-    """Return a list or mapping where the text is one in JSON; everything else is converted by its field."""
-    import json
-
-    if text[:1] not in "[{":
-        return None if text == "null" else text
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise InvalidInput(f"--set: {text!r} is no JSON: {error}") from None
 
 
 def _preset(cls: Any, asked: str | None, preferred: tuple[str, ...], name: str) -> tuple[str, dict[str, Any]]:
