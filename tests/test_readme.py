@@ -31,7 +31,7 @@ MEMBERS = {
     tomllib.loads(p.read_text(encoding="utf-8"))["project"]["name"]: p.parent
     for p in [*ROOT.glob("packages/*/pyproject.toml"), *ROOT.glob("apps/*/pyproject.toml")]
 }
-LIMIT = 600  # seconds for one command
+LIMIT = 1200  # seconds for one command: what `--metrics all` may take on two cores
 
 
 @dataclass(frozen=True)

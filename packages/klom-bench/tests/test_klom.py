@@ -237,7 +237,8 @@ def test_every_public_variant_equals_a_loop_over_samples(n, kinds, dtype, seed):
     check_against_loop(p, q)
 
 
-floats = st.floats(-1000, 1000, width=32)
+# Twenty bins between numbers nearer than that have no edges of their own in float32; margins never are.
+floats = st.floats(-1000, 1000, width=32).map(lambda x: x if abs(x) > 1e-30 else 0.0)
 
 
 @given(st.integers(1, 6).flatmap(lambda n: arrays.arrays(np.float32, (2, n, 2), elements=floats)))

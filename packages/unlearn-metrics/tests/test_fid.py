@@ -169,9 +169,10 @@ def test_frechet_of_many_draws_is_that_of_the_gaussians():
 )
 def test_frechet_of_equal_sets_is_zero_and_of_moved_ones_the_square(rows, by):
     mean, cov = moments(rows, "rows")
-    assert frechet(mean, cov, mean, cov) == pytest.approx(0, abs=1e-6)
+    # Of singular covariances the root is exact to the root of a rounding error: 1.5e-8 of a trace of up to 200.
+    assert frechet(mean, cov, mean, cov) == pytest.approx(0, abs=1e-5)
     moved = mean + by
-    assert frechet(moved, cov, mean, cov) == pytest.approx(by**2 * len(mean), abs=1e-6)
+    assert frechet(moved, cov, mean, cov) == pytest.approx(by**2 * len(mean), abs=1e-5)
 
 
 def test_mmd_by_hand():
